@@ -1,0 +1,152 @@
+//! From a search and its confirmation to the number a planner takes, in the words a sceptical buyer needs.
+
+use crate::campaign::confirmation::{Confirmed, Status};
+use crate::campaign::search::{Found, Stop};
+use crate::record::level::{LevelRecord, Purpose};
+use crate::record::run::{Drift, Headline, HeadlineStatus};
+use crate::stats::interval::Interval;
+
+/// The headline of a finished search; everything per device.
+#[must_use]
+pub fn of(found: &Found, confirmed: Option<&Confirmed>, levels: &[LevelRecord], devices: f64) -> Headline {
+    let per_gpu = |rate: f64| rate / devices;
+    let Some(confirmed) = confirmed else { return unconfirmed(found, devices) };
+    let status = match confirmed.status {
+        Status::Confirmed => HeadlineStatus::Confirmed,
+        Status::BracketOnly => HeadlineStatus::BracketOnly,
+        Status::Undecided => HeadlineStatus::Undecided,
+        Status::Invalid => HeadlineStatus::NoValidBound,
+    };
+    let usable = matches!(status, HeadlineStatus::Confirmed | HeadlineStatus::BracketOnly);
+    let rate = confirmed.rate.filter(|_| usable);
+    let at = rate.and_then(|rate| Around::rate(levels, rate));
+    Headline {
+        status,
+        throughput_per_gpu: rate.map(per_gpu),
+        interval: confirmed.interval.filter(|_| usable).map(|interval| Interval {
+            low: per_gpu(interval.low),
+            high: per_gpu(interval.high),
+            confidence: interval.confidence,
+        }),
+        bracket: confirmed.bracket.map(|(pass, fail)| (per_gpu(pass), per_gpu(fail))),
+        runs: confirmed.runs,
+        goodput_per_gpu: at.as_ref().map(|at| per_gpu(at.goodput)),
+        output_tokens_per_s_per_gpu: at.as_ref().map(|at| per_gpu(at.tokens)),
+        calls_in_flight_per_gpu: at.as_ref().map(|at| per_gpu(at.in_flight)),
+        labels: Vec::new(),
+        explanation: explanation(found, confirmed),
+    }
+}
+
+/// What there is to say when the budget was spent before the search ended.
+#[must_use]
+pub fn out_of_budget() -> Headline {
+    Headline {
+        status: HeadlineStatus::OutOfBudget,
+        explanation: "the budget was spent before the search ended. Give more time with `--budget`, or resume the run".to_owned(),
+        ..nothing()
+    }
+}
+
+/// A reference level that moved too far takes the number away: it belongs to no one state of the machine.
+pub fn judge_drift(headline: &mut Headline, drift: &Drift) {
+    if drift.exceeded() && headline.throughput_per_gpu.is_some() {
+        headline.status = HeadlineStatus::Drift;
+        headline.explanation = format!(
+            "the reference level moved by {:+.1} % between start and end (limit {:.0} %), so the number {:.4} calls/s belongs to no one state of the machine. Run again on a quiet machine",
+            drift.change() * 100.0,
+            drift.limit * 100.0,
+            headline.throughput_per_gpu.unwrap_or_default(),
+        );
+        headline.throughput_per_gpu = None;
+        headline.interval = None;
+    }
+}
+
+/// How a search ended, in words.
+#[must_use]
+pub fn in_words(found: &Found) -> String {
+    let rate = |rate: Option<f64>| rate.map_or("none".to_owned(), |rate| format!("{rate:.3} calls/s"));
+    let bounds = format!("highest pass {}, lowest fail {} after {} probes", rate(found.pass), rate(found.fail), found.probes);
+    let gap = found.gap.map_or(String::new(), |(low, high)| format!("; {low:.3} to {high:.3} calls/s could not be decided"));
+    let stop = match found.stop {
+        Stop::Converged => "search converged",
+        Stop::SloUnmetAtMinimum => "the SLO is broken at the lowest load that was tried",
+        Stop::Undecided => "search undecided",
+        Stop::Budget => "search out of budget",
+        Stop::GeneratorCeiling => "the highest rate the generator is good for still passes",
+    };
+    format!("{stop}: {bounds}{gap}")
+}
+
+fn unconfirmed(found: &Found, devices: f64) -> Headline {
+    let status = match found.stop {
+        Stop::SloUnmetAtMinimum => HeadlineStatus::SloUnmetAtMinimum,
+        Stop::Budget => HeadlineStatus::OutOfBudget,
+        Stop::Undecided if found.pass.is_none() && found.fail.is_none() => HeadlineStatus::NoValidBound,
+        Stop::Converged | Stop::Undecided | Stop::GeneratorCeiling => HeadlineStatus::Undecided,
+    };
+    let bracket = found.pass.zip(found.fail).map(|(pass, fail)| (pass / devices, fail / devices));
+    Headline { status, bracket, explanation: in_words(found), ..nothing() }
+}
+
+fn explanation(found: &Found, confirmed: &Confirmed) -> String {
+    let confirmation = match confirmed.status {
+        Status::Confirmed => format!("confirmed by {} fresh runs", confirmed.runs),
+        Status::BracketOnly => "interval: bracket only (1 run)".to_owned(),
+        Status::Undecided => format!(
+            "not confirmed: around the found rate {} fresh runs did not show one rate that passes and a next one that fails",
+            confirmed.runs
+        ),
+        Status::Invalid => "not confirmed: its levels stayed invalid".to_owned(),
+    };
+    format!("{}; {confirmation}", in_words(found))
+}
+
+fn nothing() -> Headline {
+    Headline {
+        status: HeadlineStatus::NotReached,
+        throughput_per_gpu: None,
+        interval: None,
+        bracket: None,
+        runs: 0,
+        goodput_per_gpu: None,
+        output_tokens_per_s_per_gpu: None,
+        calls_in_flight_per_gpu: None,
+        labels: Vec::new(),
+        explanation: String::new(),
+    }
+}
+
+/// What else held at about the confirmed rate: means over the confirmation levels nearest to it.
+struct Around {
+    goodput: f64,
+    tokens: f64,
+    in_flight: f64,
+}
+
+impl Around {
+    fn rate(levels: &[LevelRecord], rate: f64) -> Option<Self> {
+        let distance = |level: &LevelRecord| (level.throughput.calls_per_s / rate).ln().abs();
+        let confirmed = |level: &&LevelRecord| matches!(level.purpose, Purpose::Confirmation { .. }) && level.verdict.is_valid();
+        let mut near: Vec<&LevelRecord> = levels.iter().filter(confirmed).collect();
+        near.sort_by(|one, other| distance(one).total_cmp(&distance(other)));
+        let runs: usize = near
+            .iter()
+            .map(|level| level.purpose.clone())
+            .fold(Vec::new(), |mut seen, purpose| {
+                if !seen.contains(&purpose) {
+                    seen.push(purpose);
+                }
+                seen
+            })
+            .len();
+        near.truncate(runs);
+        let mean = |value: fn(&LevelRecord) -> f64| near.iter().map(|level| value(level)).sum::<f64>() / near.len() as f64;
+        (!near.is_empty()).then(|| Self {
+            goodput: mean(|level| level.slo.goodput_calls_per_s),
+            tokens: mean(|level| level.throughput.output_tokens_per_s),
+            in_flight: mean(|level| level.in_flight.mean),
+        })
+    }
+}

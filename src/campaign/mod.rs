@@ -1,0 +1,29 @@
+//! The campaign: levels, sweep, search and confirmation, from a fresh target to a judged and saved run.
+//!
+//! The one place where the measuring and the judging wing meet.
+
+pub mod bench;
+pub mod ceiling;
+pub mod closed;
+pub mod confirmation;
+pub mod crossing;
+pub mod decision;
+pub mod headline;
+pub mod interrupt;
+pub mod journal;
+pub mod level;
+pub mod measure;
+pub mod open;
+pub mod plan;
+pub mod progress;
+pub mod search;
+pub mod series;
+pub mod settle;
+pub mod summary;
+pub mod sweep;
+pub mod tally;
+pub mod targets;
+pub mod traffic;
+pub mod validity;
+pub mod watch;
+pub mod windows;

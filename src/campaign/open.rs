@@ -1,0 +1,150 @@
+//! The rules of an open-loop level: one of the search is enough when the SLO is decided, one of a confirmation or
+//! curve when its fixed window is over.
+
+use crate::campaign::decision::{Cohort, Decision, Doubt, ObjectiveCohort, ObjectiveDecision, decide};
+use crate::campaign::level::Judged;
+use crate::campaign::settle::{Load, Progress, Settle, Wave};
+use crate::campaign::tally::Brief;
+use crate::campaign::watch::{Enough, Judge, Pulse, Settled, Window};
+use crate::campaign::windows::{LevelShape, Windows};
+use crate::clock::Nanos;
+use crate::record::level::ObjectiveJudgement;
+use crate::record::slo::{Objective, Slo, SloMetric};
+use crate::record::verdict::Outcome;
+use crate::stats::quantile;
+
+/// A window is cut into this many bins or more.
+const BINS: u64 = 200;
+
+/// Width of the bins of an open-loop level's series.
+#[must_use]
+pub fn bin(windows: &Windows) -> Nanos {
+    Nanos(windows.window_min.0 / BINS)
+}
+
+/// How long an open-loop level is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// Until the SLO is decided, or cannot be in time.
+    Decide,
+    /// For a fixed window.
+    Confirm,
+}
+
+/// An open-loop level under way.
+#[derive(Debug)]
+pub struct OpenJudge<'a> {
+    windows: Windows,
+    slo: &'a Slo,
+    aim: Aim,
+    rate: f64,
+    seed: u64,
+    warm_up: Option<Settle>,
+    e2e: Vec<u64>,
+    decision: Option<Decision>,
+}
+
+impl<'a> OpenJudge<'a> {
+    /// The rules for `rate` calls/s against `slo`.
+    #[must_use]
+    pub fn new(windows: Windows, slo: &'a Slo, aim: Aim, rate: f64, seed: u64) -> Self {
+        Self { windows, slo, aim, rate, seed, warm_up: None, e2e: Vec::new(), decision: None }
+    }
+
+    /// What was decided.
+    #[must_use]
+    pub fn judged(&self) -> Judged {
+        let Some(decision) = &self.decision else {
+            return Judged { outcome: Some(Outcome::Undecided), undecided: "the window did not end".to_owned(), ..Judged::default() };
+        };
+        let judgement = |(objective, decided): (_, &ObjectiveDecision)| ObjectiveJudgement {
+            objective,
+            requests: decided.counts.requests,
+            misses: decided.counts.misses,
+            miss_share: decided.counts.misses as f64 / (decided.counts.requests as f64).max(1.0),
+            clustering: decided.clustering,
+            bounds: decided.bounds,
+            outcome: decided.outcome,
+        };
+        let undecided = decision.objectives.iter().filter_map(|decided| decided.doubt).map(in_words).next().unwrap_or_default();
+        Judged {
+            objectives: self.slo.objectives.iter().copied().zip(&decision.objectives).map(judgement).collect(),
+            undecided: if decision.outcome == Outcome::Undecided { undecided.to_owned() } else { String::new() },
+            outcome: Some(decision.outcome),
+            interval: None,
+            slope: decision.stability.trend.map(|trend| trend.interval),
+        }
+    }
+
+    fn first_window(&mut self) -> Nanos {
+        let e2e_p95 = Nanos(quantile::of_nanos(&mut self.e2e, 0.95).unwrap_or(0));
+        let limit =
+            self.slo.objectives.iter().filter(|objective| objective.metric == SloMetric::Ttft).map(|objective| objective.limit).min();
+        let allowed_min = self.slo.objectives.iter().map(|objective| objective.allowed_miss_share()).fold(1.0, f64::min);
+        match self.aim {
+            Aim::Decide => self.windows.first_look(&LevelShape { rate: self.rate, e2e_p95, ttft_limit: limit, allowed_min }),
+            Aim::Confirm => self.windows.confirmation.max(Nanos(3 * e2e_p95.0)),
+        }
+    }
+
+    fn cohort(&self, window: &Window<'_>) -> Cohort {
+        let mut sorted: Vec<&Brief> = window.cohort.iter().collect();
+        sorted.sort_unstable_by_key(|brief| brief.intended);
+        let of = |objective: &Objective| ObjectiveCohort {
+            allowed: objective.allowed_miss_share(),
+            requests: sorted.iter().filter_map(|brief| Some((brief.intended, brief.misses(objective)?))).collect(),
+        };
+        let bins = window.series.whole(window.to);
+        let mut e2e: Vec<u64> = sorted.iter().filter_map(|brief| brief.e2e().map(|latency| latency.0)).collect();
+        Cohort {
+            window: (window.from, window.to),
+            objectives: self.slo.objectives.iter().map(of).collect(),
+            in_flight: bins.iter().map(|bin| bin.in_flight).collect(),
+            arrivals: sorted.len() as u64,
+            completions: bins.iter().map(|bin| bin.completions).sum(),
+            e2e_p95: Nanos(quantile::of_nanos(&mut e2e, 0.95).unwrap_or(0)),
+        }
+    }
+}
+
+impl Judge for OpenJudge<'_> {
+    fn begins(&mut self, now: Nanos) {
+        self.warm_up = Some(Settle::new(Load::Open { rate: self.rate }, now, self.windows.warm_up_max));
+    }
+
+    fn warms_up(&mut self, ended: &Brief) {
+        let Some(latency) = ended.e2e() else { return };
+        self.e2e.push(latency.0);
+        if let Some(warm_up) = &mut self.warm_up {
+            warm_up.observe_end(latency, Wave::Later);
+        }
+    }
+
+    fn settled(&mut self, now: Nanos, pulse: Pulse) -> Settled {
+        let Some(warm_up) = &mut self.warm_up else { return Settled::NotYet };
+        while warm_up.step_due() <= now {
+            warm_up.observe_step(pulse.in_flight, pulse.tokens);
+        }
+        match warm_up.progress(now) {
+            Progress::Warming => Settled::NotYet,
+            // Growth without an end is an outcome of the system: the window will show it.
+            Progress::Settled | Progress::Growing => Settled::Yes { window: self.first_window() },
+            Progress::NotSettled => Settled::GaveUp { window: self.first_window() },
+        }
+    }
+
+    fn enough(&mut self, window: &Window<'_>) -> Enough {
+        let decision = decide(&self.cohort(window), &self.windows, self.seed);
+        let next = decision.next_look.filter(|_| self.aim == Aim::Decide);
+        self.decision = Some(decision);
+        next.map_or(Enough::Yes, |length| Enough::Until(window.from + length))
+    }
+}
+
+fn in_words(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::FewRequests => "fewer requests than the misses seen need",
+        Doubt::FewBlocks => "too few independent blocks of time: load near capacity comes in long waves",
+        Doubt::Close => "the miss share is too close to what is allowed",
+    }
+}

@@ -1,0 +1,125 @@
+//! Every choice of a campaign before it begins, and how long it will take.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::campaign::closed::ClosedWindows;
+use crate::campaign::windows::Windows;
+use crate::clock::Nanos;
+use crate::load::arrivals::OnCap;
+use crate::record::slo::Slo;
+
+/// Shares of the found rate at which the load-latency curve is measured.
+const CURVE: [f64; 7] = [0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1];
+/// The same for `--quick`; confirmation measures 1.0.
+const CURVE_QUICK: [f64; 4] = [0.25, 0.5, 0.8, 1.1];
+
+/// What is decided before a run begins. Levels are a function of it and of what they show.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Short windows, p90, SLO relative to the idle reference.
+    pub quick: bool,
+    /// Lengths and sizes of open-loop levels.
+    pub windows: Windows,
+    /// Lengths of closed-loop levels.
+    pub closed: ClosedWindows,
+    /// The objectives; `None`: relative to the idle reference.
+    pub slo: Option<Slo>,
+    /// Highest concurrency of the sweep.
+    pub most_concurrency: u32,
+    /// Levels filled in around the knee.
+    pub fill_levels: usize,
+    /// Shares of the found rate that the load-latency curve is measured at.
+    pub curve: Vec<f64>,
+    /// Largest accepted change of the reference level.
+    pub drift_limit: f64,
+    /// Time for the whole campaign, on its clock.
+    pub budget: Option<Nanos>,
+    /// A request is given up after this long.
+    pub timeout: Nanos,
+    /// Most requests in flight in open loop.
+    pub cap: u32,
+    /// What happens to arrivals beyond it.
+    pub refuse_at_cap: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// The published method.
+    #[must_use]
+    pub fn full(seed: u64) -> Self {
+        Self {
+            quick: false,
+            windows: Windows::full(),
+            closed: ClosedWindows::full(),
+            slo: None,
+            most_concurrency: 1024,
+            fill_levels: 3,
+            curve: CURVE.to_vec(),
+            drift_limit: 0.02,
+            budget: None,
+            timeout: Nanos::from_secs(600),
+            cap: 4096,
+            refuse_at_cap: false,
+            seed,
+        }
+    }
+
+    /// Indicative, under two minutes on a target that answers in tens of milliseconds.
+    #[must_use]
+    pub fn quick(seed: u64) -> Self {
+        Self {
+            quick: true,
+            windows: Windows::quick(),
+            closed: ClosedWindows::quick(),
+            most_concurrency: 64,
+            fill_levels: 1,
+            curve: CURVE_QUICK.to_vec(),
+            // What a shared machine's own clock does from one second to the next.
+            drift_limit: 0.20,
+            timeout: Nanos::from_secs(30),
+            ..Self::full(seed)
+        }
+    }
+
+    /// What arrivals do at the cap.
+    #[must_use]
+    pub fn on_cap(&self) -> OnCap {
+        if self.refuse_at_cap { OnCap::Refuse } else { OnCap::Wait }
+    }
+
+    /// Whether the campaign is over its budget at `now`.
+    #[must_use]
+    pub fn over_budget(&self, now: Nanos) -> bool {
+        self.budget.is_some_and(|budget| now >= budget)
+    }
+
+    /// A guess at the seconds of measuring, when a request takes `e2e_s` seconds and the target serves up to
+    /// `calls_per_s`.
+    #[must_use]
+    pub fn expected_s(&self, e2e_s: f64, calls_per_s: f64) -> f64 {
+        let windows = &self.windows;
+        let closed = self.closed.min.as_secs_f64().max(3.0 * e2e_s) * 1.5 + 2.0 * e2e_s;
+        let sweep_levels = 2.0 + 7.0 + self.fill_levels as f64;
+        let allowed = self.slo.as_ref().map_or(if self.quick { 0.1 } else { 0.01 }, |slo| {
+            slo.objectives.iter().map(crate::record::slo::Objective::allowed_miss_share).fold(1.0, f64::min)
+        });
+        let requests = 4.6 / allowed / calls_per_s.max(1e-9);
+        let warm_up = 4.0 * e2e_s;
+        let look = windows.window_min.as_secs_f64().max(20.0 * windows.block_min.as_secs_f64().max(2.0 * e2e_s)).max(requests);
+        let look = look.min(windows.window_max.as_secs_f64().max(3.0 * e2e_s));
+        let fixed = windows.confirmation.as_secs_f64().max(3.0 * e2e_s);
+        let confirmed = f64::from(windows.confirmation_runs) * 3.0;
+        let total = sweep_levels * closed + 7.0 * (look * 1.5 + warm_up) + (confirmed + self.curve.len() as f64) * (fixed + warm_up);
+        self.budget.map_or(total, |budget| total.min(budget.as_secs_f64()))
+    }
+
+    /// Names the plan: a run is resumed only under the same one.
+    #[must_use]
+    pub fn hash(&self, target: &str, workload: &str) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let digest = Sha256::new().chain_update(text).chain_update(target).chain_update(workload).finalize();
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -1,0 +1,85 @@
+//! What is said of a run when its levels are there: status, headline with its labels, findings.
+
+use crate::campaign::bench;
+use crate::campaign::measure::Halt;
+use crate::record::finding::{Finding, Severity};
+use crate::record::node::Telemetry;
+use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
+use crate::record::slo::{Slo, SloSource};
+
+/// Objectives of well-known models, after MLPerf's server limits (p99 TTFT and TPOT).
+const PRESETS: &[(&str, &str)] = &[("llama-3.1-8b", "ttft:p99<2000ms,tpot:p99<100ms")];
+
+/// The SLO of the model preset of that name.
+#[must_use]
+pub fn preset_slo(model: &str) -> Option<Slo> {
+    let (name, text) = PRESETS.iter().find(|(name, _)| name.eq_ignore_ascii_case(model))?;
+    Slo::parse(text, SloSource::ModelPreset((*name).to_owned())).ok()
+}
+
+/// Writes what a campaign came to into its run.
+pub fn conclude(run: &mut RunRecord, result: bench::Result) {
+    run.status = match result.halted {
+        Some(Halt::Signal(_)) => RunStatus::Interrupted,
+        Some(Halt::Budget) | None => RunStatus::Complete,
+    };
+    run.slo = result.slo.or_else(|| run.slo.take());
+    run.drift = result.drift;
+    run.cold_start.first_request_ms = result.first_request_ms;
+    run.headline = result.headline.map(|mut headline| {
+        headline.labels.clone_from(&run.labels);
+        headline
+    });
+    run.findings = findings(run);
+}
+
+fn findings(run: &RunRecord) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    {
+        let Telemetry::Unavailable { why } = &run.node.telemetry;
+        findings.push(Finding::new(
+            "telemetry_unavailable",
+            Severity::Note,
+            format!("no GPU telemetry: {why}"),
+            "nothing to do on a node without a GPU; on one with a GPU install its driver",
+        ));
+    }
+    if run.slo.as_ref().is_some_and(|slo| slo.source == SloSource::Default) {
+        findings.push(Finding::new(
+            "default_slo",
+            Severity::Warning,
+            "nobody stated an SLO, so the default one was used",
+            "state what your users need, such as `--slo ttft:p99<1000ms,tpot:p95<50ms`",
+        ));
+    }
+    if run.quick {
+        findings.push(Finding::new(
+            "quick",
+            Severity::Warning,
+            "short windows, objectives at p90 relative to the idle latencies, two confirmations",
+            "run without `--quick` before you buy anything",
+        ));
+    }
+    let invalid = run.levels.iter().filter(|level| !level.verdict.is_valid()).count();
+    if invalid > 0 {
+        findings.push(Finding::new(
+            "invalid_levels",
+            Severity::Warning,
+            format!("{invalid} of {} levels are invalid and bound nothing", run.levels.len()),
+            "see each level's reasons; on a shared machine stop what else runs and measure again",
+        ));
+    }
+    if let Some(headline) = run.headline.as_ref().filter(|headline| headline.status == HeadlineStatus::Drift) {
+        findings.push(Finding::new("drift", Severity::Serious, headline.explanation.clone(), "measure again on a quiet machine"));
+    }
+    let preempted: u64 = run.levels.iter().map(|level| level.target.preemptions).sum();
+    if preempted > 0 {
+        findings.push(Finding::new(
+            "preemption",
+            Severity::Note,
+            format!("the engine preempted sequences {preempted} times: its KV cache was full"),
+            "more KV blocks (`--kv-blocks`) or fewer sequences at once (`--max-num-seqs`) avoid computing them twice",
+        ));
+    }
+    findings
+}

@@ -1,0 +1,112 @@
+//! Where a campaign gets its requests and schedules from: a workload or a trace, at any rate.
+
+use sha2::{Digest, Sha256};
+
+use crate::record::run::WorkloadRecord;
+use crate::record::slo::{Slo, SloError, SloSource};
+use crate::workload::arrivals::Schedule;
+use crate::workload::fit::Limits;
+use crate::workload::mix::Mix;
+use crate::workload::request::RequestSource;
+use crate::workload::traffic::{Traffic as Source, TrafficError};
+
+/// Makes the traffic of a level from its seed. Two seeds share no prompt, unless shared prefixes are declared.
+pub trait Traffic {
+    /// What it is, for the record.
+    fn record(&self) -> WorkloadRecord;
+
+    /// Requests in order.
+    ///
+    /// # Errors
+    /// When the traffic cannot be made, such as from a trace that cannot be read again.
+    fn requests(&self, seed: u64) -> anyhow::Result<Box<dyn RequestSource>>;
+
+    /// Arrivals at a mean of `calls_per_s`.
+    ///
+    /// # Errors
+    /// When the traffic cannot be made.
+    fn schedule(&self, calls_per_s: f64, seed: u64) -> anyhow::Result<Schedule>;
+}
+
+/// A workload or trace, fitted to what a model allows.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    source: Source,
+    limits: Limits,
+    mix: Mix,
+}
+
+impl Chosen {
+    /// Fits `source` to `limits`, and draws from it to know its token mix.
+    ///
+    /// # Errors
+    /// When it cannot be read, or cannot fit.
+    pub fn new(source: Source, limits: Limits) -> Result<Self, TrafficError> {
+        let mix = source.mix(limits)?;
+        Ok(Self { source, limits, mix })
+    }
+
+    /// Its token mix.
+    #[must_use]
+    pub fn mix(&self) -> &Mix {
+        &self.mix
+    }
+
+    /// The SLO that the workload itself states.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn slo(&self) -> Result<Option<Slo>, SloError> {
+        let named = SloSource::Workload(self.source.name().to_owned());
+        self.source.slo().map(|text| Slo::parse(text, named)).transpose()
+    }
+
+    fn labels(&self) -> Vec<String> {
+        let mut labels = Vec::new();
+        match &self.source {
+            Source::Drawn(workload) if (workload.scale - 1.0).abs() > 1e-12 => labels.push(format!("lengths x {}", workload.scale)),
+            Source::Recorded(trace) if (trace.options().scale - 1.0).abs() > 1e-12 => {
+                labels.push(format!("lengths x {}", trace.options().scale))
+            }
+            Source::Drawn(_) | Source::Recorded(_) => {}
+        }
+        if self.mix.capped_share > 0.0 {
+            labels.push(format!("{:.1} % of requests shortened to fit", self.mix.capped_share * 100.0));
+        }
+        labels
+    }
+}
+
+impl Traffic for Chosen {
+    fn record(&self) -> WorkloadRecord {
+        let (source, text) = match &self.source {
+            Source::Drawn(workload) => (workload.citation.clone(), workload.to_toml()),
+            Source::Recorded(trace) => {
+                let facts = trace.facts();
+                let source = format!("trace, {} calls in {:.0} s ({} format)", facts.rows, facts.span_s, facts.format);
+                (source, format!("{facts:?} {:?}", trace.options()))
+            }
+        };
+        let digest = Sha256::digest(format!("{text} {:?}", self.limits));
+        WorkloadRecord {
+            name: self.source.name().to_owned(),
+            mean_input_tokens: self.mix.input_tokens.mean,
+            mean_output_tokens: self.mix.output_tokens.mean,
+            arrivals: match &self.source {
+                Source::Drawn(workload) => workload.arrivals.to_string(),
+                Source::Recorded(_) => "trace, its own gaps rescaled to the offered rate".to_owned(),
+            },
+            source,
+            labels: self.labels(),
+            hash: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+
+    fn requests(&self, seed: u64) -> anyhow::Result<Box<dyn RequestSource>> {
+        Ok(self.source.source(seed, self.limits)?)
+    }
+
+    fn schedule(&self, calls_per_s: f64, seed: u64) -> anyhow::Result<Schedule> {
+        Ok(self.source.schedule(calls_per_s, seed)?)
+    }
+}

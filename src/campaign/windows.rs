@@ -1,0 +1,115 @@
+//! How long things are measured, in one place: the full method, and the quick one.
+//!
+//! Every length that is a constant of the method is here; the rules that use them are in the files beside.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Nanos;
+use crate::stats::early_stopping::{CONFIDENCE, requests_needed};
+
+/// Sizes of windows, blocks and confirmations.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Windows {
+    /// Shortest open-loop window.
+    pub window_min: Nanos,
+    /// Longest window of a search level: what is undecided by then stays so.
+    pub window_max: Nanos,
+    /// Shortest block of time that misses are counted over.
+    pub block_min: Nanos,
+    /// Blocks a pass needs.
+    pub blocks_min: usize,
+    /// Longest warm-up.
+    pub warm_up_max: Nanos,
+    /// Window of a confirmation level.
+    pub confirmation: Nanos,
+    /// Confirmation runs, 2 or more for an interval.
+    pub confirmation_runs: u32,
+    /// Width of the search's final bracket, relative.
+    pub tolerance: f64,
+}
+
+impl Windows {
+    /// The published method: decisions from 200 s up, confirmations of 600 s.
+    #[must_use]
+    pub const fn full() -> Self {
+        Self {
+            window_min: Nanos::from_secs(60),
+            window_max: Nanos::from_secs(600),
+            block_min: Nanos::from_secs(10),
+            blocks_min: 20,
+            warm_up_max: Nanos::from_secs(120),
+            confirmation: Nanos::from_secs(600),
+            confirmation_runs: 3,
+            tolerance: 0.05,
+        }
+    }
+
+    /// `--quick`: indicative, for a target that answers in tens of milliseconds.
+    #[must_use]
+    pub const fn quick() -> Self {
+        Self {
+            window_min: Nanos::from_secs(3),
+            window_max: Nanos::from_secs(4),
+            block_min: Nanos::from_millis(150),
+            blocks_min: 20,
+            warm_up_max: Nanos::from_secs(10),
+            confirmation: Nanos::from_secs(5),
+            confirmation_runs: 2,
+            tolerance: 0.10,
+        }
+    }
+
+    /// All lengths of time multiplied by `factor`, above 0: a `--budget`, or a simulated target of another speed.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        let scale = |length: Nanos| Nanos::from_secs_f64(length.as_secs_f64() * factor);
+        Self {
+            window_min: scale(self.window_min),
+            window_max: scale(self.window_max),
+            block_min: scale(self.block_min),
+            warm_up_max: scale(self.warm_up_max),
+            confirmation: scale(self.confirmation),
+            ..self
+        }
+    }
+
+    /// The shortest block for requests that take `e2e_p95`: a request and the ones it delays fall into one block.
+    #[must_use]
+    pub fn block(&self, e2e_p95: Nanos) -> Nanos {
+        self.block_min.max(Nanos(e2e_p95.0.saturating_mul(2)))
+    }
+
+    /// The first look of an open-loop search level: long enough for an overload of `tolerance` to reach the TTFT limit
+    /// twice, for the blocks a pass needs, and for the first declared number of requests.
+    #[must_use]
+    pub fn first_look(&self, level: &LevelShape) -> Nanos {
+        let limit = level.ttft_limit.map_or(Nanos::ZERO, |limit| Nanos::from_secs_f64(2.0 * limit.as_secs_f64() / self.tolerance));
+        // Two more than needed: the p95 of the window itself may turn out a little longer.
+        let blocks = Nanos(self.block(level.e2e_p95).0.saturating_mul(self.blocks_min as u64 + 2));
+        // A tenth more than the declared size, so that a Poisson count seldom falls short of it.
+        let requests = Nanos::from_secs_f64(1.1 * declared_size(level.allowed_min) as f64 / level.rate.max(f64::MIN_POSITIVE));
+        let wanted = self.window_min.max(Nanos(level.e2e_p95.0.saturating_mul(3))).max(limit).max(blocks).max(requests);
+        // A level never needs more than the longest window, unless a single request takes as long.
+        wanted.min(self.window_max.max(Nanos(level.e2e_p95.0.saturating_mul(3))))
+    }
+}
+
+/// What is known of an open-loop level before its window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LevelShape {
+    /// Offered load, requests/s.
+    pub rate: f64,
+    /// From warm-up, or from the level before.
+    pub e2e_p95: Nanos,
+    /// Where the SLO limits TTFT.
+    pub ttft_limit: Option<Nanos>,
+    /// The smallest allowed share of misses among the objectives: 0.01 for p99.
+    pub allowed_min: f64,
+}
+
+/// The smallest number of requests at which an objective may pass: MLPerf's count for no miss (459 for p99, 90 for p95,
+/// 44 for p90). Later looks come at doubled windows.
+#[must_use]
+pub fn declared_size(allowed: f64) -> u64 {
+    requests_needed(0, allowed, CONFIDENCE)
+}

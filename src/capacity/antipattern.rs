@@ -1,0 +1,153 @@
+//! The capacity model's four anti-patterns, found in the inputs of a plan, each with its evidence and a remedy.
+//!
+//! | Anti-pattern | Why it fails |
+//! |---|---|
+//! | Planning for average | Peaks break you |
+//! | Ignoring recompute | Actual load is higher than visible |
+//! | Single-point provisioning | No room for variance |
+//! | Ignoring latency constraints | Capacity without SLOs is meaningless |
+//!
+//! A finding never changes the answer; what makes an answer impossible is refused where the input is made.
+
+use crate::capacity::plan::{Peak, PlanInputs};
+use crate::capacity::throughput::{Basis, Provenance, Throughput};
+use crate::record::finding::{Finding, Severity};
+
+/// What the capacity model calls typical.
+const TYPICAL_HEADROOM: std::ops::RangeInclusive<f64> = 0.2..=0.3;
+
+/// Everything a reader should know of these inputs, gravest first.
+#[must_use]
+pub fn findings(inputs: &PlanInputs) -> Vec<Finding> {
+    let mut found = planning_for_average(inputs);
+    found.extend(ignoring_recompute(inputs));
+    found.extend(single_point_provisioning(inputs));
+    found.extend(ignoring_latency(&inputs.throughput));
+    found.extend(another_machine(&inputs.throughput));
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found
+}
+
+/// Peaks break you.
+fn planning_for_average(inputs: &PlanInputs) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if inputs.peak == Some(Peak::AverageOnPurpose) {
+        found.push(Finding::new(
+            "planned_for_average",
+            Severity::Serious,
+            "the average is planned for as if it were the peak; peaks of 2 to 10 times the average break such a fleet",
+            "Give the measured or planned peak and its window: `--peak-rps 40 --peak-window 1m`",
+        ));
+    }
+    if inputs.average.provenance == Provenance::Default {
+        found.push(Finding::new(
+            "average_not_given",
+            Severity::Note,
+            "the average load is not known: the answer is for 1 visible request/s",
+            "Give your own average with `--average-rps`",
+        ));
+    }
+    found
+}
+
+/// Actual load is higher than visible.
+fn ignoring_recompute(inputs: &PlanInputs) -> Vec<Finding> {
+    let recompute = inputs.recompute.value.get();
+    if inputs.recompute.provenance == Provenance::Assumed {
+        return vec![Finding::new(
+            "recompute_assumed",
+            Severity::Warning,
+            format!("the recompute multiplier was assumed to be {recompute}: one inference call for each visible request"),
+            "Divide total inference calls by successful outputs in your logs, and give it with `--recompute`",
+        )];
+    }
+    if recompute < 1.0 {
+        return vec![Finding::new(
+            "recompute_below_one",
+            Severity::Note,
+            format!("a recompute multiplier of {recompute} says that cached answers save calls"),
+            "Plan with 1 or more if the cache can be cold when the peak comes",
+        )];
+    }
+    Vec::new()
+}
+
+/// No room for variance.
+fn single_point_provisioning(inputs: &PlanInputs) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let headroom = inputs.headroom.value.get();
+    if !TYPICAL_HEADROOM.contains(&headroom) {
+        let (severity, consequence) = if headroom < *TYPICAL_HEADROOM.start() {
+            (Severity::Warning, "leaves little room for variance")
+        } else {
+            (Severity::Note, "is a margin on top of the peak and of the interval's lower end")
+        };
+        found.push(Finding::new(
+            "headroom_unusual",
+            severity,
+            format!("a headroom of {headroom} {consequence}; typical is 0.20 to 0.30"),
+            "Check it against the answers without each margin",
+        ));
+    }
+    if inputs.throughput.basis == Basis::PassingEnd {
+        found.push(Finding::new(
+            "bracket_only",
+            Severity::Warning,
+            "throughput_per_gpu comes from a single search: the plan takes the highest rate that passed, and knows no run-to-run spread",
+            "Run `plimsoll bench` with enough `--budget` for its confirmation runs",
+        ));
+    }
+    found
+}
+
+/// Capacity without SLOs is meaningless.
+fn ignoring_latency(throughput: &Throughput) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if throughput.provenance == Provenance::Given {
+        found.push(Finding::new(
+            "throughput_given",
+            Severity::Warning,
+            format!("throughput_per_gpu of {} calls/s was given, with no SLO and no interval behind it", throughput.planned.get()),
+            "Measure it with `plimsoll bench`; a closed-loop plateau or a tokens/s figure is not this number",
+        ));
+    }
+    if throughput.quick {
+        found.push(Finding::new(
+            "quick",
+            Severity::Warning,
+            "throughput_per_gpu comes from a `--quick` run: short windows, SLO at p90, indicative only",
+            "Run `plimsoll bench` without `--quick` before buying",
+        ));
+    }
+    found
+}
+
+/// The number was made on something else than what will be bought.
+fn another_machine(throughput: &Throughput) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if throughput.device_noun != "GPU" {
+        found.push(Finding::new(
+            "no_gpu_measured",
+            Severity::Warning,
+            "no GPU was measured: the answers count devices of the kind that was",
+            "Run `plimsoll bench` on the GPU you will use",
+        ));
+    }
+    if !throughput.run_complete {
+        found.push(Finding::new(
+            "run_not_complete",
+            Severity::Warning,
+            "the run that measured throughput_per_gpu did not go to its end",
+            "Finish it with `plimsoll bench --resume`",
+        ));
+    }
+    if !throughput.labels.is_empty() {
+        found.push(Finding::new(
+            "measurement_labels",
+            Severity::Note,
+            format!("the measurement is labelled: {}", throughput.labels.join("; ")),
+            "Carry the labels wherever the number goes",
+        ));
+    }
+    found
+}

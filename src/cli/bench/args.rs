@@ -1,0 +1,191 @@
+//! What `bench` understands.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+/// Arguments of `bench`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  plimsoll bench --quick                                 under two minutes, indicative
+  plimsoll bench                                         the published method on what this node has
+  plimsoll bench --model ./Llama-3.1-8B --workload rag   your checkpoint, another workload
+  plimsoll bench --trace azure_conv.csv.gz --length-scale 0.05 --quick
+  plimsoll bench --slo ttft:p99<500ms,tpot:p95<30ms --budget 30m
+  plimsoll bench --resume latest                         go on with an interrupted run")]
+pub struct BenchArgs {
+    /// Short windows, SLO at p90 relative to the idle latencies: under two minutes, indicative
+    #[arg(long)]
+    pub quick: bool,
+    /// Time for the whole run, such as 20m: narrower brackets need more
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub budget: Option<std::time::Duration>,
+    /// Go on with an unfinished run: `latest`, an id or its beginning, or a folder
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
+    pub resume: Option<String>,
+    /// A word of your own, kept with the run and shown with it
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+
+    #[command(flatten)]
+    /// What is measured.
+    pub target: TargetArgs,
+    #[command(flatten)]
+    /// What is sent.
+    pub traffic: TrafficArgs,
+    #[command(flatten)]
+    /// How it is measured.
+    pub method: MethodArgs,
+    #[command(flatten)]
+    /// What the formula is asked.
+    pub demand: DemandArgs,
+}
+
+/// What is measured.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "What is measured")]
+pub struct TargetArgs {
+    /// The built-in engine, the generator's own ceiling, or a service law in virtual time
+    #[arg(long, value_enum, default_value_t = TargetKind::Engine)]
+    pub target: TargetKind,
+    /// Folder with config.json and safetensors, or a preset with random weights [default: by what the node has]
+    #[arg(long, value_name = "DIR|PRESET")]
+    pub model: Option<String>,
+    /// Threads that compute [default: one core less than there are]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// How matrix products are computed
+    #[arg(long, value_enum, default_value_t = ArithmeticArg::F32)]
+    pub arithmetic: ArithmeticArg,
+    /// Sequences that run at once
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_num_seqs: u32,
+    /// Tokens that one engine step computes at most
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub max_num_batched_tokens: u32,
+    /// Tokens that a KV block holds
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub block_size: u32,
+    /// KV blocks [default: by the memory there is]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub kv_blocks: Option<u32>,
+    /// Compute equal prefixes again each time
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+    /// Service law of `--target simulated`: `mm1`, `batching`, or a JSON file
+    #[arg(long, value_name = "LAW", default_value = "batching")]
+    pub law: String,
+}
+
+/// What is sent.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "What is sent")]
+pub struct TrafficArgs {
+    /// A preset (chat, code, rag, summarize, agentic, quick, fixed:IN:OUT) or a TOML file [default: by the model]
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "trace")]
+    pub workload: Option<String>,
+    /// Replay a trace: Azure LLM, BurstGPT, Mooncake, or CSV/JSON lines of our own form; .gz and .zst too
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Multiply prompt and answer lengths, such as 0.1 for a small model
+    #[arg(long, value_name = "FACTOR")]
+    pub length_scale: Option<f64>,
+    /// Arrivals of the open-loop levels: constant, poisson, gamma:BURSTINESS
+    #[arg(long, value_name = "PROCESS", conflicts_with = "trace")]
+    pub arrivals: Option<String>,
+    /// Replay the trace's first N rows only
+    #[arg(long, value_name = "N", requires = "trace")]
+    pub trace_first: Option<u64>,
+}
+
+/// How it is measured and judged.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "How it is measured")]
+pub struct MethodArgs {
+    /// Objectives, each judged on its own, such as ttft:p99<2000ms,tpot:p95<50ms
+    #[arg(long, value_name = "SLO")]
+    pub slo: Option<String>,
+    /// Confirmation runs; 1 gives a bracket without an interval [default: 3, 2 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub confirmations: Option<u32>,
+    /// Highest concurrency of the closed-loop sweep
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_concurrency: Option<u32>,
+    /// Most requests in flight in open loop
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub in_flight_cap: u32,
+    /// What arrivals do at that cap
+    #[arg(long, value_enum, default_value_t = OnCapArg::Wait)]
+    pub on_cap: OnCapArg,
+    /// A request is given up after this long [default: 10m, 30s with --quick]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub timeout: Option<std::time::Duration>,
+    /// Seed of everything random [default: a new one]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Keep levels only, not each request
+    #[arg(long)]
+    pub no_request_log: bool,
+}
+
+/// What the capacity formula is asked.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "What it means in hardware")]
+pub struct DemandArgs {
+    /// Average visible requests per second that the scenarios multiply
+    #[arg(long, value_name = "RPS")]
+    pub average_rps: Option<f64>,
+    /// Inference calls per successful output
+    #[arg(long, value_name = "X")]
+    pub recompute: Option<f64>,
+    /// Share added to the need, such as 0.25
+    #[arg(long, value_name = "SHARE")]
+    pub headroom: Option<f64>,
+}
+
+/// The system under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TargetKind {
+    /// The built-in engine in this process.
+    Engine,
+    /// Answers at once: the generator's own ceiling.
+    Null,
+    /// A service law in virtual time.
+    Simulated,
+}
+
+/// Arithmetic of matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ArithmeticArg {
+    /// Single precision whatever the weights.
+    F32,
+    /// bf16 dot products, where the processor has them.
+    Bf16,
+}
+
+/// What arrivals do at the in-flight cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnCapArg {
+    /// Wait with the clock running.
+    Wait,
+    /// Be refused, which makes the level invalid.
+    Refuse,
+}
+
+/// `90`, `90s`, `20m`, `1.5h`, `500ms`.
+fn parse_time(text: &str) -> Result<std::time::Duration, String> {
+    let at = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let unit_s = match unit {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("`{unit}` is no unit of time; use ms, s, m or h")),
+    };
+    let seconds = number.trim().parse::<f64>().map_err(|_| format!("`{text}` is no length of time; write it as `90s` or `20m`"))? * unit_s;
+    if !(seconds > 0.0 && seconds < 1e7) {
+        return Err(format!("`{text}` is not between 0 and 115 days"));
+    }
+    Ok(std::time::Duration::from_secs_f64(seconds))
+}

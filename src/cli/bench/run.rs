@@ -1,0 +1,223 @@
+//! From chosen arguments to a measured and saved run.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::campaign::bench;
+use crate::campaign::ceiling;
+use crate::campaign::interrupt::Interrupt;
+use crate::campaign::journal::{Journal, KeepRequests};
+use crate::campaign::measure::{Bench, Halt};
+use crate::campaign::plan::Plan;
+use crate::campaign::progress::{Progress, Watcher};
+use crate::campaign::summary;
+use crate::campaign::targets::{EngineTargets, NullTargets, SimulatedTargets, Targets};
+use crate::campaign::traffic::{Chosen, Traffic};
+use crate::cli::bench::args::{ArithmeticArg, BenchArgs, OnCapArg, TargetKind};
+use crate::cli::bench::{choose, law};
+use crate::cli::exit::{Exit, ExitWith};
+use crate::cli::progress::Drawn;
+use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
+use crate::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
+use crate::engine::kv_blocks::PrefixReuse;
+use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
+use crate::record::SCHEMA_VERSION;
+use crate::record::node::NodeRecord;
+use crate::record::run::{RunRecord, RunStatus};
+use crate::record::slo::{Slo, SloSource};
+use crate::rng;
+use crate::store::lock::NodeLock;
+use crate::store::runs::RunStore;
+use crate::workload::fit::Limits;
+
+/// Context and vocabulary of targets that know none.
+const UNLIMITED: Limits = Limits { max_context: 1 << 20, vocab_size: 1 << 16 };
+
+/// Everything but the measuring.
+pub(super) struct Prepared {
+    args: BenchArgs,
+    node: NodeRecord,
+    plan: Plan,
+    traffic: Chosen,
+    targets: Box<dyn Targets>,
+    clock: Box<dyn Clock>,
+    ceiling: Option<f64>,
+    drawn: Drawn,
+}
+
+/// What is left of a run that is gone on with.
+pub(super) type Resumed = Option<(PathBuf, RunRecord)>;
+
+impl Prepared {
+    /// Loads the model and makes the traffic.
+    pub(super) fn new(args: BenchArgs, node: NodeRecord, id: &str, mut drawn: Drawn) -> anyhow::Result<Self> {
+        let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
+        let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
+        let (targets, clock): (Box<dyn Targets>, Box<dyn Clock>) = match args.target.target {
+            TargetKind::Engine => {
+                let clock = Monotonic::start();
+                (Box::new(engine(&args, &node, seed, clock, &mut drawn)?), Box::new(clock))
+            }
+            TargetKind::Null => (Box::new(NullTargets), Box::new(Monotonic::start())),
+            TargetKind::Simulated => {
+                let law = law::named(&args.target.law)?;
+                (Box::new(SimulatedTargets::new(&args.target.law, law, rng::derive(seed, "target"))), Box::new(Virtual::start()))
+            }
+        };
+        let identity = targets.identity();
+        let limits = if identity.max_context > 0 {
+            Limits { max_context: identity.max_context, vocab_size: identity.vocab_size }
+        } else {
+            UNLIMITED
+        };
+        let traffic = choose::traffic(&args, limits)?;
+        let slo = match slo {
+            Some(slo) => Some(slo),
+            None => traffic.slo()?.or_else(|| summary::preset_slo(&identity.model)),
+        };
+        let plan = plan(&args, seed, slo);
+        let ceiling = (!clock.is_virtual()).then(ceiling::measure);
+        Ok(Self { args, node, plan, traffic, targets, clock, ceiling, drawn })
+    }
+
+    fn record(&self, id: &str, command: Vec<String>) -> RunRecord {
+        let identity = self.targets.identity();
+        let workload = self.traffic.record();
+        let mut labels = identity.labels.clone();
+        labels.extend(self.plan.quick.then(|| "quick: p90, indicative".to_owned()));
+        labels.extend(self.args.label.clone());
+        RunRecord {
+            schema_version: SCHEMA_VERSION,
+            id: id.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            created: wall_now().to_string(),
+            status: RunStatus::Running,
+            command,
+            labels,
+            node: self.node.clone(),
+            slo: self.plan.slo.clone(),
+            seed: self.plan.seed,
+            quick: self.plan.quick,
+            plan_hash: self.plan.hash(&format!("{identity:?}"), &workload.hash),
+            cold_start: self.targets.cold_start(),
+            drift: None,
+            headline: None,
+            findings: Vec::new(),
+            levels: Vec::new(),
+            target: identity,
+            workload,
+        }
+    }
+}
+
+/// Measures, saves after each level, and judges.
+pub(super) fn measure(
+    mut prepared: Prepared,
+    place: Place<'_>,
+    resumed: Resumed,
+    interrupt: &Interrupt,
+) -> anyhow::Result<(RunRecord, Option<Halt>)> {
+    let mut run = prepared.record(place.id, std::env::args().collect());
+    let folder = match &resumed {
+        None => place.store.create(&run, place.lock)?,
+        Some((folder, saved)) => {
+            if saved.plan_hash != run.plan_hash {
+                let what = format!(
+                    "run {} cannot be resumed: model, workload, version or method are not what it began with. Start a new run",
+                    saved.id
+                );
+                return Err(anyhow::anyhow!(what)).exit_with(Exit::BadInput);
+            }
+            let (folder, saved) = place.store.resume(folder, place.lock)?;
+            run = RunRecord { id: saved.id, created: saved.created, command: saved.command, ..run };
+            folder
+        }
+    };
+    let keep = if prepared.args.method.no_request_log { KeepRequests::No } else { KeepRequests::Yes };
+    let mut journal = Journal::open(folder, keep)?;
+    journal.save_run(&run)?;
+    let expected_s = prepared.plan.expected_s(1.0, 1.0);
+    if prepared.plan.quick {
+        prepared.drawn.tell(Progress::Begins { expected_s: prepared.plan.expected_s(0.05, 50.0) });
+    } else if !prepared.clock.is_virtual() {
+        prepared.drawn.tell(Progress::Begins { expected_s });
+    }
+    let mut bench = Bench {
+        plan: &prepared.plan,
+        traffic: &prepared.traffic,
+        clock: &mut *prepared.clock,
+        journal: &mut journal,
+        watcher: &mut prepared.drawn,
+        interrupt,
+        telemetry: run.node.telemetry.clone(),
+        ceiling: prepared.ceiling,
+        levels: Vec::new(),
+    };
+    let measured = bench::run(&mut bench, &mut *prepared.targets);
+    run.levels = std::mem::take(&mut bench.levels);
+    prepared.drawn.clear();
+    let result = match measured {
+        Ok(result) => result,
+        Err(error) => {
+            run.status = RunStatus::Aborted;
+            // The first error is the one to report; if saving fails too, the levels are still there.
+            let _ = journal.save_run(&run);
+            return Err(error);
+        }
+    };
+    let halted = result.halted;
+    summary::conclude(&mut run, result);
+    journal.save_run(&run)?;
+    if run.status == RunStatus::Complete {
+        journal.finish()?;
+    }
+    Ok((run, halted))
+}
+
+/// Where a run is kept.
+pub(super) struct Place<'a> {
+    pub(super) store: &'a RunStore,
+    pub(super) lock: NodeLock,
+    pub(super) id: &'a str,
+}
+
+fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
+    let base = if args.quick { Plan::quick(seed) } else { Plan::full(seed) };
+    let length = |time: std::time::Duration| Nanos::from_secs_f64(time.as_secs_f64());
+    let mut plan = Plan {
+        slo: slo.or_else(|| (!args.quick).then(Slo::default_limits)),
+        most_concurrency: args.method.max_concurrency.unwrap_or(base.most_concurrency),
+        budget: args.budget.map(length),
+        timeout: args.method.timeout.map_or(base.timeout, length),
+        cap: args.method.in_flight_cap,
+        refuse_at_cap: args.method.on_cap == OnCapArg::Refuse,
+        ..base
+    };
+    if let Some(runs) = args.method.confirmations {
+        plan.windows.confirmation_runs = runs;
+    }
+    plan
+}
+
+fn engine(args: &BenchArgs, node: &NodeRecord, seed: u64, clock: Monotonic, drawn: &mut Drawn) -> anyhow::Result<EngineTargets> {
+    let name = choose::model(args);
+    let source = ModelSource::open(&name, rng::derive(seed, "weights")).context("cannot open the model").exit_with(Exit::BadInput)?;
+    let arithmetic = match args.target.arithmetic {
+        ArithmeticArg::F32 => Arithmetic::F32,
+        ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
+    };
+    let spec = CpuSpec { threads: choose::threads(args.target.threads, node), arithmetic };
+    let wish = ShapeWish {
+        block_size: args.target.block_size as usize,
+        num_kv_blocks: args.target.kv_blocks,
+        max_num_seqs: args.target.max_num_seqs as usize,
+        max_num_batched_tokens: args.target.max_num_batched_tokens as usize,
+        prefix_reuse: if args.target.no_prefix_cache { PrefixReuse::Off } else { PrefixReuse::On },
+    };
+    let began = clock.now();
+    let mut told = |at: crate::engine::weights::LoadProgress| drawn.tell(Progress::Loading { done: at.done, total: at.total });
+    let model = LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut told);
+    let model = model.context("cannot load the model").exit_with(Exit::Unavailable)?;
+    Ok(EngineTargets::new(model, clock, clock.now().since(began).as_secs_f64()))
+}

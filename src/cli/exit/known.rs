@@ -1,0 +1,142 @@
+//! Which error means which exit code: the whole table of types, one line each.
+
+use std::error::Error;
+use std::io;
+
+use crate::campaign::interrupt::Signal;
+use crate::campaign::measure::Halt;
+use crate::capacity::plan::PlanError;
+use crate::capacity::scenario::ScenarioError;
+use crate::capacity::throughput::NoCapacity;
+use crate::cli::exit::Exit;
+use crate::device::error::DeviceError;
+use crate::engine::limits::RequestError;
+use crate::engine::loading::OpenModelError;
+use crate::engine::weights::LoadError;
+use crate::model::keys::ConfigError;
+use crate::model::safetensors::WeightsError;
+use crate::model::tokenizer::TokenizerError;
+use crate::record::slo::SloError;
+use crate::store::atomic::WriteError;
+use crate::store::lock::LockError;
+use crate::store::request_log::reader::ReadError;
+use crate::store::runs::StoreError;
+use crate::table::read::TableError;
+use crate::units::NotAQuantity;
+use crate::workload::arrivals::ArrivalError;
+use crate::workload::spec::WorkloadError;
+use crate::workload::trace::format::UnknownFormat;
+use crate::workload::trace::survey::TraceError;
+use crate::workload::traffic::TrafficError;
+
+/// What one link of an error's chain says about the exit code, by its type.
+pub(super) fn exit_of(link: &(dyn Error + 'static)) -> Option<Exit> {
+    by_value(link).or_else(|| by_type(link))
+}
+
+/// Types whose every value means the same.
+fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
+    const BAD_INPUT: &[fn(&(dyn Error + 'static)) -> bool] = &[
+        |link| link.is::<ConfigError>(),
+        |link| link.is::<WeightsError>(),
+        |link| link.is::<TokenizerError>(),
+        |link| link.is::<OpenModelError>(),
+        |link| link.is::<RequestError>(),
+        |link| link.is::<WorkloadError>(),
+        |link| link.is::<TrafficError>(),
+        |link| link.is::<TraceError>(),
+        |link| link.is::<TableError>(),
+        |link| link.is::<ReadError>(),
+    ];
+    const USAGE: &[fn(&(dyn Error + 'static)) -> bool] = &[
+        |link| link.is::<SloError>(),
+        |link| link.is::<ArrivalError>(),
+        |link| link.is::<UnknownFormat>(),
+        |link| link.is::<ScenarioError>(),
+        |link| link.is::<NotAQuantity>(),
+        |link| link.is::<PlanError>(),
+    ];
+    let any = |types: &[fn(&(dyn Error + 'static)) -> bool]| types.iter().any(|is| is(link));
+    any(BAD_INPUT).then_some(Exit::BadInput).or_else(|| any(USAGE).then_some(Exit::Usage))
+}
+
+/// Types whose values mean different things.
+fn by_value(link: &(dyn Error + 'static)) -> Option<Exit> {
+    (link.downcast_ref().map(of_store))
+        .or_else(|| link.downcast_ref().map(of_write))
+        .or_else(|| link.downcast_ref().map(of_lock))
+        .or_else(|| link.downcast_ref().map(of_device))
+        .or_else(|| link.downcast_ref().map(of_load))
+        .or_else(|| link.downcast_ref().map(of_no_capacity))
+        .or_else(|| link.downcast_ref().map(of_halt))
+        .or_else(|| link.downcast_ref().and_then(of_io))
+}
+
+fn of_store(error: &StoreError) -> Exit {
+    match error {
+        StoreError::Write(error) => of_write(error),
+        StoreError::Lock(error) => of_lock(error),
+        StoreError::Read { .. } | StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::NotFound { .. } => Exit::BadInput,
+        StoreError::Ambiguous { .. } => Exit::Usage,
+    }
+}
+
+fn of_lock(error: &LockError) -> Exit {
+    match error {
+        LockError::Held { .. } => Exit::Busy,
+        LockError::Write(error) => of_write(error),
+    }
+}
+
+fn of_write(error: &WriteError) -> Exit {
+    match error {
+        WriteError::Create { .. } => Exit::CannotCreate,
+        WriteError::Write { .. } | WriteError::NoSpace { .. } => Exit::CannotWrite,
+    }
+}
+
+fn of_device(error: &DeviceError) -> Exit {
+    match error {
+        DeviceError::OutOfMemory { .. } | DeviceError::Unsupported { .. } | DeviceError::System { .. } => Exit::Unavailable,
+        DeviceError::Source { .. } => Exit::BadInput,
+        DeviceError::Step { .. } => Exit::Internal,
+    }
+}
+
+fn of_load(error: &LoadError) -> Exit {
+    match error {
+        LoadError::Weights(_) => Exit::BadInput,
+        LoadError::Device(error) => of_device(error),
+        LoadError::NotEnoughMemory { .. } => Exit::Unavailable,
+    }
+}
+
+fn of_no_capacity(error: &NoCapacity) -> Exit {
+    match error {
+        NoCapacity::SloUnmet { .. } => Exit::GateFailed,
+        NoCapacity::Invalid { .. } => Exit::Invalid,
+        NoCapacity::Undecided { .. } => Exit::Inconclusive,
+    }
+}
+
+fn of_halt(halt: &Halt) -> Exit {
+    match halt {
+        Halt::Signal(signal) => Exit::from(*signal),
+        Halt::Budget => Exit::Inconclusive,
+    }
+}
+
+/// A disk that ran full is known wherever it happened; any other refusal means what it was for.
+fn of_io(error: &io::Error) -> Option<Exit> {
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+    full.contains(&error.kind()).then_some(Exit::CannotWrite)
+}
+
+impl From<Signal> for Exit {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Interrupt => Self::Interrupted,
+            Signal::Terminate => Self::Terminated,
+        }
+    }
+}

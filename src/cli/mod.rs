@@ -1,0 +1,144 @@
+//! The terminal: one thin file per verb, each with its arguments and a `run`.
+//!
+//! A verb is `pub struct XArgs` (clap) and `pub fn run(args: &XArgs, out: &mut Terminal) -> anyhow::Result<Exit>`.
+//! This floor parses, reads the environment, prints and ends the process; it measures and judges nothing.
+
+pub mod bench;
+pub mod completions;
+pub mod defaults;
+pub mod exit;
+mod failure;
+pub mod generate;
+mod loading;
+mod logging;
+pub mod man;
+pub mod node;
+pub mod plan;
+pub mod progress;
+mod report;
+pub mod runs;
+pub mod signals;
+pub mod terminal;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::cli::exit::Exit;
+use crate::cli::terminal::{Format, Quiet, Terminal};
+
+/// Measures how many inference calls a second one device sustains within its latency objectives, and plans capacity.
+#[derive(Debug, Parser)]
+#[command(name = "plimsoll", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(subcommand_help_heading = "Verbs", subcommand_value_name = "VERB")]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Debug, clap::Args)]
+struct GlobalArgs {
+    /// How the result is printed
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Global options")]
+    format: Format,
+    /// Colour on a terminal
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Global options")]
+    color: Color,
+    /// Folder that runs are kept in [default: plimsoll in the user's data folder]
+    #[arg(long, global = true, value_name = "DIR", env = "PLIMSOLL_DATA_DIR", hide_env_values = true, help_heading = "Global options")]
+    data_dir: Option<PathBuf>,
+    /// Say more on standard error; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    verbose: u8,
+    /// Say nothing on standard error but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    quiet: bool,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Also into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Measure throughput per GPU under rising concurrency, judge it, and plan from it
+    Bench(Box<bench::BenchArgs>),
+    /// Generate tokens from a model, as a check of the engine
+    Generate(generate::GenerateArgs),
+    /// Plan capacity from a run: the formula, for each peak to be ready for
+    Plan(plan::PlanArgs),
+    /// Say what this machine is
+    Node(node::NodeArgs),
+    /// List and show the runs kept
+    Runs(runs::RunsArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(man::ManArgs),
+}
+
+/// The arguments of `bench` in a saved command line.
+fn bench_args_of(command: &[String]) -> anyhow::Result<bench::BenchArgs> {
+    match Cli::try_parse_from(command)?.verb {
+        Verb::Bench(args) => Ok(*args),
+        _ => anyhow::bail!("it is not a command line of `bench`"),
+    }
+}
+
+/// The clap tree: help, completions and manual pages are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    let codes = Exit::ALL.iter().map(|exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning())).collect::<String>();
+    Cli::command().after_long_help(format!("Exit codes:\n{codes}"))
+}
+
+/// Runs the program: `arguments` as the process got them, its name first.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = arguments.into_iter().collect::<Vec<_>>();
+    let cli = match command().try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(failure::of_usage(&error, &arguments).code()),
+    };
+    match cli.global.color {
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    let (quiet, detail) = if cli.global.quiet { (Quiet::Yes, -1) } else { (Quiet::No, i16::from(cli.global.verbose)) };
+    logging::start(detail);
+    let mut out = Terminal::new(cli.global.format, cli.global.data_dir, quiet);
+    let exit = match cli.verb.run(&mut out) {
+        Ok(exit) => exit,
+        Err(error) => failure::report(&error, &mut out),
+    };
+    ExitCode::from(exit.code())
+}
+
+impl Verb {
+    fn run(&self, out: &mut Terminal) -> anyhow::Result<Exit> {
+        match self {
+            Self::Bench(args) => bench::run(args, out),
+            Self::Generate(args) => generate::run(args, out),
+            Self::Plan(args) => plan::run(args, out),
+            Self::Node(args) => node::run(args, out),
+            Self::Runs(args) => runs::run(args, out),
+            Self::Completions(args) => completions::run(args, out),
+            Self::Man(args) => man::run(args, out),
+        }
+    }
+}

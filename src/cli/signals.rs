@@ -1,0 +1,45 @@
+//! SIGINT, SIGTERM and SIGHUP raise an [`Interrupt`]: the run saves what it has and ends. A second one ends at once.
+
+use std::thread;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::campaign::interrupt::{Interrupt, Signal};
+use crate::cli::exit::Exit;
+
+/// Watches for signals on a thread of its own, from now until the process ends. Call it once, before load is sent.
+///
+/// # Errors
+/// When the system refuses the thread or the watch.
+pub fn watch() -> anyhow::Result<Interrupt> {
+    let interrupt = Interrupt::default();
+    let raised = interrupt.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot watch for signals")?;
+    let guard = runtime.enter();
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut terminations = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut hang_ups = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    drop(guard);
+    let watching = async move {
+        loop {
+            let asked = tokio::select! {
+                _ = interrupts.recv() => Signal::Interrupt,
+                _ = terminations.recv() => Signal::Terminate,
+                _ = hang_ups.recv() => Signal::Terminate,
+            };
+            if raised.raise(asked) {
+                tracing::warn!("stopping: what was measured is being saved. A second signal ends at once");
+            } else {
+                end_now(asked);
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watching)).context("cannot watch for signals")?;
+    Ok(interrupt)
+}
+
+#[expect(clippy::exit, reason = "the user asked twice; saved files are whole at every moment")]
+fn end_now(signal: Signal) -> ! {
+    std::process::exit(i32::from(Exit::from(signal).code()))
+}

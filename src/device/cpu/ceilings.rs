@@ -1,0 +1,103 @@
+//! Ceilings of the processor, measured with the device's own threads.
+
+use crate::clock::{Clock, Monotonic};
+use crate::device::ceilings::Ceilings;
+use crate::device::cpu::vectorised::vectorised;
+use crate::device::cpu::{Arithmetic, CpuDevice, CpuTensor, matmul_portable, memory};
+use crate::device::error::DeviceError;
+use crate::device::source::{Element, MatrixSource, Values, random_element};
+
+/// Buffer for the memory ceilings: beyond any last-level cache share of a few cores.
+const BUFFER: usize = 512 << 20;
+/// Width, outputs and rows of the large product.
+const SIDE: usize = 2048;
+/// Each ceiling is the best of so many passes.
+const PASSES: usize = 5;
+
+/// Seconds of the fastest of some passes.
+fn fastest(mut pass: impl FnMut()) -> f64 {
+    let clock = Monotonic::start();
+    let times = (0..PASSES).map(|_| {
+        let start = clock.now();
+        pass();
+        clock.now().since(start).as_secs_f64()
+    });
+    times.fold(f64::INFINITY, f64::min)
+}
+
+impl CpuDevice {
+    /// Measures all ceilings; takes about two seconds and 1 GiB of memory.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn ceilings(&mut self) -> Result<Ceilings, DeviceError> {
+        let mut source = memory::large_pages("the buffer that memory is measured with", BUFFER)?;
+        let mut sink = memory::large_pages("the buffer that memory is measured with", BUFFER)?;
+        source.chunks_mut(4096).for_each(|page| page[0] = 1);
+        sink.chunks_mut(4096).for_each(|page| page[0] = 1);
+        let read = fastest(|| {
+            let words: &[u64] = bytemuck::cast_slice(&source);
+            self.threads.run(&|thread| {
+                let own = &words[self.threads.part(thread, words.len(), 4096)];
+                std::hint::black_box(vectorised(
+                    self.arch,
+                    #[inline(always)]
+                    || sum(own),
+                ));
+            });
+        });
+        let piece = BUFFER / self.threads.count() / 4096 * 4096;
+        let copy = fastest(|| {
+            let pairs = source.chunks(piece).zip(sink.chunks_mut(piece)).take(self.threads.count());
+            self.threads.each(pairs, |_, (from, to)| to.copy_from_slice(from));
+        });
+        let copied = piece * self.threads.count();
+        Ok(Ceilings {
+            read_bytes_per_s: BUFFER as f64 / read,
+            copy_bytes_per_s: 2.0 * copied as f64 / copy,
+            f32_flops_per_s: self.crate_product(),
+            bf16_flops_per_s: self.bf16_product()?,
+        })
+    }
+
+    /// One large product by the `gemm` crate, its columns shared out among the threads.
+    fn crate_product(&self) -> f64 {
+        let fill = |seed| (0..SIDE * SIDE).map(|index| random_element(seed, index as u64, 0.0, 1.0)).collect::<Vec<f32>>();
+        let (x, weights) = (fill(1), fill(2));
+        let mut out = vec![0.0; SIDE * SIDE];
+        let seconds = fastest(|| matmul_portable::shared_wide(&self.threads, &x, SIDE, &weights, SIDE, &mut out));
+        std::hint::black_box(&out);
+        2.0 * (SIDE as f64).powi(3) / seconds
+    }
+
+    /// The same by this device's bf16 dot products.
+    fn bf16_product(&mut self) -> Result<Option<f64>, DeviceError> {
+        let Some(kernels) = self.kernels.with(Arithmetic::Bf16Dot) else { return Ok(None) };
+        let source = MatrixSource {
+            name: "the matrix that products are measured with".into(),
+            out: SIDE,
+            width: SIDE,
+            element: Element::Bf16,
+            values: Values::Random { seed: 3, mean: 0.0, deviation: 1.0 },
+        };
+        let weight = super::weights::matrix(&self.threads, &[source])?;
+        let values = (0..SIDE * SIDE).map(|index| random_element(4, index as u64, 0.0, 1.0)).collect();
+        let x = CpuTensor { values, rows: SIDE, width: SIDE };
+        let mut out = CpuTensor { values: vec![0.0; SIDE * SIDE], rows: 0, width: SIDE };
+        let seconds = fastest(|| super::matmul::matmul(&self.threads, kernels, &mut self.packed, &x, &weight, None, &mut out));
+        std::hint::black_box(&out);
+        Ok(Some(2.0 * (SIDE as f64).powi(3) / seconds))
+    }
+}
+
+/// Sum of all words, in enough lanes that loads and not additions limit it.
+#[inline(always)]
+fn sum(words: &[u64]) -> u64 {
+    let mut lanes = [0_u64; 64];
+    for chunk in words.chunks_exact(64) {
+        for (lane, word) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.wrapping_add(*word);
+        }
+    }
+    lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
+}

@@ -1,0 +1,112 @@
+//! Matrix products for processors without kernels of their own: dot products in vector lanes for few rows, the
+//! `gemm` crate over panels widened to f32 for many.
+
+use pulp::Arch;
+
+use crate::device::cpu::CpuTensor;
+use crate::device::cpu::matmul::Columns;
+use crate::device::cpu::threads::Threads;
+use crate::device::cpu::vectorised::vectorised;
+use crate::device::cpu::weights::Rows;
+
+/// Up to so many rows, dot products are as fast as panels.
+const FEW_ROWS: usize = 4;
+/// Weight rows that are widened together.
+const PANEL: usize = 96;
+/// Lanes of a dot product.
+const LANES: usize = 16;
+
+/// Products of all rows of `x` with the stored weight rows, which are outputs `first` and on.
+pub(super) fn product(arch: Arch, x: &CpuTensor, stored: Rows<'_>, first: usize, out: Columns) {
+    let width = x.width;
+    let mut panel = vec![0.0; PANEL * width];
+    let outs = stored.len() / width;
+    for start in (0..outs).step_by(PANEL) {
+        let count = PANEL.min(outs - start);
+        let piece = stored.slice(start * width..(start + count) * width);
+        let widened: &[f32] = match piece {
+            Rows::F32(values) => values,
+            _ => {
+                vectorised(
+                    arch,
+                    #[inline(always)]
+                    || piece.widen(&mut panel[..count * width]),
+                );
+                &panel[..count * width]
+            }
+        };
+        if x.rows <= FEW_ROWS {
+            for (offset, weights) in widened.chunks_exact(width).enumerate() {
+                for row in 0..x.rows {
+                    out.store(
+                        row,
+                        first + start + offset,
+                        vectorised(
+                            arch,
+                            #[inline(always)]
+                            || dot(x.row(row), weights),
+                        ),
+                    );
+                }
+            }
+        } else {
+            wide(x.values(), x.rows, widened, width, out.at(0, first + start), out.stride());
+        }
+    }
+}
+
+/// Sum of products in fixed lanes.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (mut a, mut b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    for (a, b) in (&mut a).zip(&mut b) {
+        for lane in 0..LANES {
+            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
+        }
+    }
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// `rows` rows of `x` times a panel of weights, one thread, through the `gemm` crate.
+pub(super) fn wide(x: &[f32], rows: usize, weights: &[f32], width: usize, out: *mut f32, stride: usize) {
+    let outs = weights.len() / width;
+    assert_eq!((x.len(), weights.len()), (rows * width, outs * width), "operands fill their shapes");
+    // SAFETY: `x` is `rows` by `width`, `weights` is `outs` by `width`, both row-major and checked above; `out` is the
+    // first of `outs` columns of a matrix of at least `rows` rows with this stride, which this thread alone writes.
+    unsafe {
+        gemm::gemm(
+            rows,
+            outs,
+            width,
+            out,
+            1,
+            stride as isize,
+            false,
+            x.as_ptr(),
+            1,
+            width as isize,
+            weights.as_ptr(),
+            width as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// The same, its outputs shared out among the threads.
+pub(super) fn shared_wide(threads: &Threads, x: &[f32], rows: usize, weights: &[f32], width: usize, out: &mut [f32]) {
+    let columns = Columns::new(out, rows);
+    threads.run(&|thread| {
+        let own = threads.part(thread, weights.len() / width, PANEL);
+        if !own.is_empty() {
+            wide(x, rows, &weights[own.start * width..own.end * width], width, columns.at(0, own.start), columns.stride());
+        }
+    });
+}

@@ -1,0 +1,154 @@
+//! A small pool of persistent threads that share out the parts of one operation.
+//!
+//! An operation takes some ten microseconds on a small model, so threads that wait spin for a while before they
+//! sleep. Which thread computes which part is fixed by the part's number, so results do not depend on timing. With
+//! one thread the caller computes everything and no thread is started.
+
+use std::any::Any;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// How often a waiting thread looks again before it sleeps: about 50 microseconds.
+const SPINS: usize = 4_000;
+
+/// What the threads do: a function of the thread's number.
+type Work = &'static (dyn Fn(usize) + Sync);
+
+/// State between the caller and its threads.
+struct Shared {
+    /// Raised by one for every piece of work.
+    round: AtomicUsize,
+    /// Threads that have not finished this round.
+    unfinished: AtomicUsize,
+    stop: AtomicBool,
+    work: Mutex<Option<Work>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The pool. The caller is its thread 0.
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Threads").field("count", &self.count()).finish_non_exhaustive()
+    }
+}
+
+impl Threads {
+    /// A pool of `count` threads, the caller among them.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(crate) fn start(count: NonZeroUsize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            round: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            work: Mutex::new(None),
+            panic: Mutex::new(None),
+        });
+        let mut threads = Self { shared, others: Vec::new() };
+        for number in 1..count.get() {
+            let shared = Arc::clone(&threads.shared);
+            let handle = std::thread::Builder::new().name(format!("cpu-{number}")).spawn(move || attend(&shared, number))?;
+            threads.others.push(handle);
+        }
+        Ok(threads)
+    }
+
+    /// Threads, the caller included.
+    pub(crate) fn count(&self) -> usize {
+        self.others.len() + 1
+    }
+
+    /// Runs `work` once on every thread with the thread's number, and returns when all have finished.
+    pub(crate) fn run(&self, work: &(dyn Fn(usize) + Sync)) {
+        if self.others.is_empty() {
+            return work(0);
+        }
+        // SAFETY: the reference outlives its use. Threads touch it only between the raise of `round` below and their
+        // decrement of `unfinished`, and this function does not return, nor unwind, before `unfinished` is 0.
+        let work: Work = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Work>(work) };
+        *self.shared.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        self.shared.unfinished.store(self.others.len(), Ordering::Relaxed);
+        self.shared.round.fetch_add(1, Ordering::Release);
+        for other in &self.others {
+            other.thread().unpark();
+        }
+        let own = catch_unwind(AssertUnwindSafe(|| work(0)));
+        let mut looked = 0;
+        while self.shared.unfinished.load(Ordering::Acquire) != 0 {
+            // With fewer cores than threads, spinning would keep the last thread from its core.
+            looked += 1;
+            if looked % SPINS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        let theirs = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = own.err().or(theirs) {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Gives each item to `work`: thread `t` of `n` takes items `t`, `t + n`, `t + 2n` and so on. `work` is also
+    /// given the thread's number.
+    pub(crate) fn each<T: Send>(&self, items: impl Iterator<Item = T>, work: impl Fn(usize, T) + Sync) {
+        if self.others.is_empty() {
+            return items.for_each(|item| work(0, item));
+        }
+        let mut shares: Vec<Vec<T>> = (0..self.count()).map(|_| Vec::new()).collect();
+        for (number, item) in items.enumerate() {
+            shares[number % self.count()].push(item);
+        }
+        let shares: Vec<Mutex<Vec<T>>> = shares.into_iter().map(Mutex::new).collect();
+        self.run(&|thread| {
+            let share = std::mem::take(&mut *shares[thread].lock().unwrap_or_else(PoisonError::into_inner));
+            share.into_iter().for_each(|item| work(thread, item));
+        });
+    }
+
+    /// The part of `0..total` that thread `thread` computes, in whole multiples of `unit`.
+    pub(crate) fn part(&self, thread: usize, total: usize, unit: usize) -> std::ops::Range<usize> {
+        let units = total.div_ceil(unit);
+        let edge = |number: usize| (units * number / self.count() * unit).min(total);
+        edge(thread)..edge(thread + 1)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.round.fetch_add(1, Ordering::Release);
+        for other in self.others.drain(..) {
+            other.thread().unpark();
+            // A panic in a thread's work was already handed to the caller of that work.
+            let _ = other.join();
+        }
+    }
+}
+
+/// What a pool thread does until the pool is dropped.
+fn attend(shared: &Shared, number: usize) {
+    let mut seen = 0;
+    loop {
+        let mut looked = 0;
+        while shared.round.load(Ordering::Acquire) == seen {
+            looked += 1;
+            if looked < SPINS { std::hint::spin_loop() } else { std::thread::park() }
+        }
+        seen = seen.wrapping_add(1);
+        if shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let work = *shared.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(panic)) = work.map(|work| catch_unwind(AssertUnwindSafe(|| work(number)))) {
+            *shared.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+        }
+        shared.unfinished.fetch_sub(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,50 @@
+//! What can go wrong on a device, said so that the reader knows what to do.
+
+/// Failure of a device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// An allocation that would not fit; nothing was allocated.
+    #[error("{what} needs {needed} bytes, and {free} bytes of memory are free. {remedy}")]
+    OutOfMemory {
+        /// What was to be allocated.
+        what: String,
+        /// Bytes it takes.
+        needed: u64,
+        /// Bytes that were free.
+        free: u64,
+        /// What to do.
+        remedy: String,
+    },
+    /// Weights that do not fit their shape.
+    #[error("cannot take over {what}: {reason}. Check that the checkpoint's files are complete and belong together")]
+    Source {
+        /// Which weights.
+        what: String,
+        /// What contradicts what.
+        reason: String,
+    },
+    /// Arrays of a step that contradict each other: a mistake of the engine.
+    #[error("the step cannot be computed: {reason}. This is a defect of the engine, please report it")]
+    Step {
+        /// What contradicts what.
+        reason: String,
+    },
+    /// A choice that this machine cannot carry out.
+    #[error("{what} is not possible on this machine: {reason}. {remedy}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// What is missing.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The system did not answer a question.
+    #[error("cannot read `{path}`: {source}. Check that the file system is mounted and readable")]
+    System {
+        /// What was read.
+        path: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}

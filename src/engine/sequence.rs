@@ -1,0 +1,145 @@
+//! One request inside the engine: its tokens, how far its keys and values are computed, and its blocks.
+//!
+//! A sequence decides nothing; the scheduler moves it on.
+
+use crate::engine::kv_blocks::ContentHash;
+use crate::workload::request::Sampling;
+
+/// Whether an end-of-sequence id ends a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndOfSequence {
+    /// It does.
+    Stop,
+    /// It is a token like any other (`ignore_eos`): neither stopped at nor forbidden, so that lengths are forced.
+    Ignore,
+}
+
+/// What the engine is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineRequest {
+    /// The asker's name for it, given back in every event; unique among the requests in flight.
+    pub key: u64,
+    /// Token ids, 1 or more.
+    pub prompt: Vec<u32>,
+    /// Tokens to generate, 1 or more; fewer only where an end id stops it.
+    pub max_new_tokens: u32,
+    /// How they are chosen.
+    pub sampling: Sampling,
+    /// What an end id does.
+    pub end_of_sequence: EndOfSequence,
+}
+
+/// A request in the scheduler's hands.
+#[derive(Debug)]
+pub struct Sequence {
+    pub(super) key: u64,
+    /// The prompt, then what was generated.
+    pub(super) token_ids: Vec<u32>,
+    pub(super) num_prompt_tokens: usize,
+    /// Generated tokens at which it ends.
+    pub(super) max_new_tokens: usize,
+    pub(super) sampling: Sampling,
+    pub(super) end_of_sequence: EndOfSequence,
+    /// Leading tokens whose keys and values are in its blocks.
+    pub(super) num_computed_tokens: usize,
+    /// Tokens computed in the step being run; 0 between steps.
+    pub(super) num_scheduled_tokens: usize,
+    /// Its blocks, in order of positions.
+    pub(super) block_table: Vec<u32>,
+    /// Content hash of each full block of tokens, as far as asked for; lengthened as tokens come.
+    pub(super) block_hashes: Vec<ContentHash>,
+    /// Leading blocks that other sequences can find by content.
+    pub(super) num_published_blocks: usize,
+    /// Whether it was scheduled before: a preempted sequence starts once.
+    pub(super) started: bool,
+}
+
+impl Sequence {
+    /// Takes a request that was checked.
+    #[must_use]
+    pub fn new(request: EngineRequest) -> Self {
+        let num_prompt_tokens = request.prompt.len();
+        let max_new_tokens = request.max_new_tokens as usize;
+        let mut token_ids = request.prompt;
+        token_ids.reserve_exact(max_new_tokens);
+        Self {
+            key: request.key,
+            token_ids,
+            num_prompt_tokens,
+            max_new_tokens,
+            sampling: request.sampling,
+            end_of_sequence: request.end_of_sequence,
+            num_computed_tokens: 0,
+            num_scheduled_tokens: 0,
+            block_table: Vec::new(),
+            block_hashes: Vec::new(),
+            num_published_blocks: 0,
+            started: false,
+        }
+    }
+
+    /// Its blocks, in order of positions; empty while it waits.
+    #[must_use]
+    pub fn block_table(&self) -> &[u32] {
+        &self.block_table
+    }
+
+    /// The prompt, then what was generated.
+    #[must_use]
+    pub fn token_ids(&self) -> &[u32] {
+        &self.token_ids
+    }
+
+    /// Prompt and generated tokens so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Never: a prompt has a token.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.token_ids.is_empty()
+    }
+
+    /// Tokens generated so far.
+    #[must_use]
+    pub fn num_completion_tokens(&self) -> usize {
+        self.token_ids.len() - self.num_prompt_tokens
+    }
+
+    /// Tokens whose keys and values are still to be computed before the next one can be chosen.
+    #[must_use]
+    pub fn num_uncomputed_tokens(&self) -> usize {
+        self.token_ids.len() - self.num_computed_tokens
+    }
+
+    /// Whether only the newest generated token is uncomputed: it decodes rather than prefills.
+    #[must_use]
+    pub fn is_decoding(&self) -> bool {
+        self.num_computed_tokens + 1 == self.token_ids.len() && self.num_computed_tokens >= self.num_prompt_tokens
+    }
+
+    /// Whether the step being run computes its newest token, so that the next one will be chosen.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.num_scheduled_tokens > 0 && self.num_computed_tokens + self.num_scheduled_tokens == self.token_ids.len()
+    }
+
+    /// Notes that its next `tokens` tokens were computed.
+    pub fn advance(&mut self, tokens: usize) {
+        self.num_computed_tokens += tokens;
+        self.num_scheduled_tokens = 0;
+    }
+
+    /// Takes the token that was chosen.
+    pub fn append_token(&mut self, token: u32) {
+        self.token_ids.push(token);
+    }
+
+    /// Blocks that hold its tokens so far.
+    #[must_use]
+    pub fn num_blocks(&self, block_size: usize) -> usize {
+        self.token_ids.len().div_ceil(block_size)
+    }
+}

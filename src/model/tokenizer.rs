@@ -1,0 +1,95 @@
+//! Text to token ids and back, by a checkpoint's `tokenizer.json`.
+//!
+//! A thin room around the `tokenizers` crate. Benchmarks never come here: their prompts are ids.
+
+use std::path::Path;
+
+/// Why a tokenizer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file is not there or not a tokenizer.
+    #[error("cannot read the tokenizer `{file}`: {problem}. Take the tokenizer.json of the model, or give the prompt as ids")]
+    Read {
+        /// Which file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It makes ids the model has no embedding for.
+    #[error(
+        "the tokenizer `{file}` has ids up to `{highest}`, but the model's `vocab_size` is `{vocab_size}`. Take the tokenizer.json that belongs to these weights"
+    )]
+    VocabMismatch {
+        /// Which file.
+        file: String,
+        /// Its highest id.
+        highest: u32,
+        /// Rows of the model's embedding.
+        vocab_size: usize,
+    },
+    /// The text could not be encoded, or the ids not decoded.
+    #[error("cannot convert between text and ids with `{file}`: {problem}. Give the prompt as ids")]
+    Convert {
+        /// Which file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Whether the tokens a model expects around a text (begin of text and the like) are added or left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// Added when encoding, kept when decoding.
+    Keep,
+    /// Neither.
+    Skip,
+}
+
+/// A checkpoint's tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    file: String,
+    inner: tokenizers::Tokenizer,
+}
+
+impl Tokenizer {
+    /// Reads `folder/tokenizer.json` for a model of `vocab_size` ids; `Ok(None)` where there is no such file.
+    ///
+    /// # Errors
+    /// When the file is no tokenizer, or one of a larger vocabulary.
+    pub fn open(folder: &Path, vocab_size: usize) -> Result<Option<Self>, TokenizerError> {
+        let path = folder.join("tokenizer.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = path.display().to_string();
+        let read = |error: tokenizers::Error| TokenizerError::Read { file: file.clone(), problem: error.to_string() };
+        let inner = tokenizers::Tokenizer::from_file(&path).map_err(read)?;
+        match inner.get_vocab(true).into_values().max() {
+            Some(highest) if highest as usize >= vocab_size => Err(TokenizerError::VocabMismatch { file, highest, vocab_size }),
+            _ => Ok(Some(Self { file, inner })),
+        }
+    }
+
+    /// The ids of `text`.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot take the text.
+    pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.inner.encode(text, special == SpecialTokens::Keep).map_err(|error| self.convert(&error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`; bytes that are no UTF-8 become the replacement character.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot take the ids.
+    pub fn decode(&self, ids: &[u32], special: SpecialTokens) -> Result<String, TokenizerError> {
+        self.inner.decode(ids, special == SpecialTokens::Skip).map_err(|error| self.convert(&error))
+    }
+
+    fn convert(&self, error: &tokenizers::Error) -> TokenizerError {
+        TokenizerError::Convert { file: self.file.clone(), problem: error.to_string() }
+    }
+}

@@ -1,0 +1,60 @@
+//! What machine this is: the fingerprint that every run carries.
+//!
+//! It reads what the kernel says and interprets control-group limits; it opens no GPU library and measures nothing.
+//! What cannot be read is said to be unknown, never guessed.
+
+pub mod control_group;
+pub mod cores;
+pub mod processor;
+pub mod telemetry;
+
+use std::fs;
+use std::path::Path;
+
+use crate::record::node::NodeRecord;
+
+/// What stands where the system does not say.
+const UNKNOWN: &str = "unknown";
+
+/// The node this process runs on.
+#[must_use]
+pub fn describe() -> NodeRecord {
+    describe_under(Path::new("/"))
+}
+
+/// As [`describe`], with the system's files under another root: tests bring their own.
+#[must_use]
+pub fn describe_under(root: &Path) -> NodeRecord {
+    let uname = rustix::system::uname();
+    let cpuinfo = read(root, "proc/cpuinfo").unwrap_or_default();
+    let limits = control_group::limits_under(root);
+    let installed = read(root, "proc/meminfo").and_then(|meminfo| installed_bytes(&meminfo));
+    let memory_bytes = [installed, limits.memory_bytes].into_iter().flatten().min().unwrap_or(0);
+    NodeRecord {
+        hostname: uname.nodename().to_string_lossy().into_owned(),
+        os: os_name(root),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        cpu_model: processor::model(&cpuinfo).unwrap_or(UNKNOWN).to_owned(),
+        cores: processor::usable_cores(),
+        cpu_quota_cores: limits.cpu_cores.map(|cores| format!("{cores:.2}")),
+        memory_bytes,
+        cpu_features: processor::features(&cpuinfo),
+        telemetry: telemetry::look_under(root),
+    }
+}
+
+fn os_name(root: &Path) -> String {
+    let release = read(root, "etc/os-release").or_else(|| read(root, "usr/lib/os-release")).unwrap_or_default();
+    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    pretty.map_or(UNKNOWN, |name| name.trim().trim_matches('"')).to_owned()
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn installed_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn read(root: &Path, path: &str) -> Option<String> {
+    fs::read_to_string(root.join(path)).ok()
+}

@@ -1,0 +1,262 @@
+//! One load level as it was measured and judged.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Nanos;
+use crate::record::node::Telemetry;
+use crate::record::slo::Objective;
+use crate::record::target::TargetCounters;
+use crate::record::verdict::{Outcome, Verdict};
+use crate::stats::interval::Interval;
+
+/// What a level was measured for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Purpose {
+    /// One request at a time, first and last: the idle latencies, and proof that the machine did not drift.
+    Reference {
+        /// `first` or `last`.
+        position: String,
+    },
+    /// A step of the closed-loop sweep under rising concurrency.
+    Sweep,
+    /// A probe of the open-loop search.
+    Search,
+    /// A level of a confirmation run.
+    Confirmation {
+        /// From 1.
+        run: u32,
+    },
+    /// A point of the load-latency curve.
+    Curve,
+}
+
+/// What was offered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "loop")]
+pub enum Offered {
+    /// This many requests in flight, always.
+    Closed {
+        /// 1 or more.
+        concurrency: u32,
+    },
+    /// Arrivals by a schedule that a slow target never slows.
+    Open {
+        /// Over all devices of the target.
+        calls_per_s: f64,
+        /// Arrival process, such as `poisson`.
+        process: String,
+    },
+}
+
+/// A latency distribution in milliseconds. Quantiles are nearest rank; `None` where nothing was seen, or (in an
+/// adjusted set) where the rank falls on a failure or timeout, which counts as infinite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// Values in it.
+    pub count: u64,
+    /// Requests for which the metric is undefined, such as TPOT of a one-token answer.
+    pub undefined: u64,
+    /// Arithmetic mean of the finite values.
+    pub mean: Option<f64>,
+    /// Median.
+    pub p50: Option<f64>,
+    /// 90th percentile.
+    pub p90: Option<f64>,
+    /// 95th percentile.
+    pub p95: Option<f64>,
+    /// 99th percentile.
+    pub p99: Option<f64>,
+    /// Largest.
+    pub max: Option<f64>,
+}
+
+/// A latency both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Failures and timeouts are infinite: what verdicts are made on.
+    pub adjusted: Distribution,
+    /// Completed requests only.
+    pub raw: Distribution,
+}
+
+/// All latencies of a level's cohort, milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// Time to first token from the intended start.
+    pub ttft: Latency,
+    /// Time to first token from the actual send.
+    pub ttft_service: Latency,
+    /// Time per output token after the first chunk, one value a request.
+    pub tpot: Latency,
+    /// End to end from the intended start.
+    pub e2e: Latency,
+    /// Gaps between consecutive chunks: what a reader of the stream feels.
+    pub itl: Distribution,
+    /// The same gaps, each divided by the tokens it brought and counted once a token.
+    pub itl_per_token: Distribution,
+    /// Admission into the engine's batch from the intended start; in-process and simulated targets.
+    pub queue_delay: Distribution,
+    /// The generator's own delay.
+    pub send_lag: Distribution,
+}
+
+/// How the cohort ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Requests whose intended start lies in the window.
+    pub cohort: u64,
+    /// Of those, completed.
+    pub completed: u64,
+    /// Of those, failed, by kind.
+    pub failed: BTreeMap<String, u64>,
+    /// Of those, not finished within the request timeout.
+    pub timed_out: u64,
+    /// Of those, refused by the generator's own cap.
+    pub refused: u64,
+    /// Requests of the whole level, warm-up and tail included.
+    pub whole_level: u64,
+}
+
+/// What came out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Throughput {
+    /// Closed loop: completions inside the window per second. Open loop: realised arrivals per second.
+    pub calls_per_s: f64,
+    /// Completions inside the window per second.
+    pub completions_per_s: f64,
+    /// Tokens emitted inside the window per second.
+    pub output_tokens_per_s: f64,
+    /// Prompt tokens of requests whose first token fell inside the window, per second.
+    pub prompt_tokens_per_s: f64,
+    /// Closed loop only: 95 % interval of the mean of `calls_per_s` by batch means.
+    pub interval: Option<Interval>,
+    /// Tokens of the whole level, ramp and drain included, per second: shown beside the window's.
+    pub whole_level_output_tokens_per_s: f64,
+}
+
+/// The same per device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PerGpu {
+    /// Devices the target owns.
+    pub devices: u32,
+    /// Inference calls per second per device *at this level*: not the headline, which needs an SLO.
+    pub calls_per_s: f64,
+    /// Output tokens per second per device.
+    pub output_tokens_per_s: f64,
+}
+
+/// One objective, judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObjectiveJudgement {
+    /// Which.
+    pub objective: Objective,
+    /// Requests judged: the cohort, less those for which the metric is undefined.
+    pub requests: u64,
+    /// Over the limit, failed or timed out.
+    pub misses: u64,
+    /// `misses / requests`.
+    pub miss_share: f64,
+    /// How many times more the miss share scatters between blocks of time than with independent requests, 1 or more.
+    #[serde(default = "unclustered")]
+    pub clustering: f64,
+    /// 95 % block-bootstrap bounds of the miss share, where a decision was due.
+    pub bounds: Option<Interval>,
+    /// What can be said.
+    pub outcome: Outcome,
+}
+
+fn unclustered() -> f64 {
+    1.0
+}
+
+/// All objectives of a level.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SloJudgement {
+    /// In the order of the SLO.
+    pub objectives: Vec<ObjectiveJudgement>,
+    /// Share of the cohort that met every objective, 0..=1.
+    pub joint_attainment: f64,
+    /// Good requests of the cohort per second, all devices.
+    pub goodput_calls_per_s: f64,
+    /// Why nothing could be decided, in words; empty where it could.
+    pub undecided: String,
+}
+
+/// Requests sent and not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// Time-weighted mean over the window.
+    pub mean: f64,
+    /// Most at once in the window.
+    pub max: u64,
+    /// Slope over the window, requests per second, with its 95 % interval.
+    pub slope: Option<Interval>,
+}
+
+/// How much of this level was the generator's doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeneratorAudit {
+    /// CPU of the generator's thread less its spinning, share of one core.
+    pub cpu_share: f64,
+    /// Requests sent in the window / requests scheduled in it; 1 in closed loop.
+    pub achieved_over_offered: f64,
+    /// Events lost in the ring.
+    pub events_lost: u64,
+    /// Longest time between two turns of the generator's loop, milliseconds.
+    pub longest_gap_ms: f64,
+    /// Arrivals that waited at the in-flight cap.
+    pub waited_at_cap: u64,
+    /// Share of its own ceiling (null target) that the generator used, where the ceiling was measured.
+    pub ceiling_share: Option<f64>,
+}
+
+/// One load level.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LevelRecord {
+    /// See [`crate::record::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Order of measurement, from 0.
+    pub index: u32,
+    /// What for.
+    pub purpose: Purpose,
+    /// What was offered.
+    pub offered: Offered,
+    /// Seed of arrivals and prompts of this level.
+    pub seed: u64,
+    /// When it began (UTC, RFC 3339), for people.
+    pub started: String,
+    /// Warm-up, seconds.
+    pub warm_up_s: f64,
+    /// Window, seconds.
+    pub window_s: f64,
+    /// The window on the clock of the request log: the cohort is every request with `from <= intended < to`.
+    pub window: (Nanos, Nanos),
+    /// Following the cohort to its end, seconds.
+    pub tail_s: f64,
+    /// How the cohort ended.
+    pub counts: Counts,
+    /// What came out.
+    pub throughput: Throughput,
+    /// The same per device.
+    pub throughput_per_gpu: PerGpu,
+    /// Requests in flight.
+    pub in_flight: InFlight,
+    /// Latencies of the cohort.
+    pub latency: Latencies,
+    /// Objectives.
+    pub slo: SloJudgement,
+    /// The generator, audited.
+    pub generator: GeneratorAudit,
+    /// The target's own counters over the window.
+    pub target: TargetCounters,
+    /// GPU telemetry over the window.
+    pub telemetry: Telemetry,
+    /// Valid? And what did the system do?
+    pub verdict: Verdict,
+    /// Length of the run's request log after this level, bytes; 0 where none is kept.
+    #[serde(default)]
+    pub request_log_bytes: u64,
+}

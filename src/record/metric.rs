@@ -1,0 +1,177 @@
+//! The metric catalogue: one table from which console, JSON, CSV, HTML, Prometheus and `docs/metrics.md` are made.
+
+use crate::record::level::LevelRecord;
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// More is better.
+    Higher,
+    /// Less is better.
+    Lower,
+    /// Neither; it describes.
+    Neither,
+}
+
+/// One metric of a level.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Stable name, snake_case, unit at the end.
+    pub id: &'static str,
+    /// For column heads.
+    pub label: &'static str,
+    /// Unit as printed.
+    pub unit: &'static str,
+    /// Which way is better.
+    pub direction: Direction,
+    /// What it is, in one sentence.
+    pub definition: &'static str,
+    /// Reads it; `None` where the level has no such value.
+    pub read: fn(&LevelRecord) -> Option<f64>,
+}
+
+/// Every metric of a level, in the order in which reports show them.
+pub const CATALOGUE: &[Metric] = &[
+    Metric {
+        id: "calls_per_s_per_gpu",
+        label: "calls/s/GPU",
+        unit: "calls/s",
+        direction: Direction::Higher,
+        definition: "Closed loop: completions inside the window per second per device; open loop: realised arrivals per second per device.",
+        read: |level| Some(level.throughput_per_gpu.calls_per_s),
+    },
+    Metric {
+        id: "output_tokens_per_s_per_gpu",
+        label: "tokens/s/GPU",
+        unit: "tokens/s",
+        direction: Direction::Higher,
+        definition: "Output tokens emitted inside the window, divided by its length and by the devices the target owns.",
+        read: |level| Some(level.throughput_per_gpu.output_tokens_per_s),
+    },
+    Metric {
+        id: "prompt_tokens_per_s",
+        label: "prompt tokens/s",
+        unit: "tokens/s",
+        direction: Direction::Higher,
+        definition: "Prompt tokens of requests whose first token fell inside the window, divided by its length.",
+        read: |level| Some(level.throughput.prompt_tokens_per_s),
+    },
+    Metric {
+        id: "in_flight_mean",
+        label: "in flight",
+        unit: "requests",
+        direction: Direction::Neither,
+        definition: "Time-weighted mean of requests sent and not ended over the window.",
+        read: |level| Some(level.in_flight.mean),
+    },
+    Metric {
+        id: "ttft_p50_ms",
+        label: "TTFT p50",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "Median over the cohort of first token minus intended start; failures and timeouts are infinite.",
+        read: |level| level.latency.ttft.adjusted.p50,
+    },
+    Metric {
+        id: "ttft_p99_ms",
+        label: "TTFT p99",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "99th percentile (nearest rank) over the cohort of first token minus intended start; failures and timeouts are infinite.",
+        read: |level| level.latency.ttft.adjusted.p99,
+    },
+    Metric {
+        id: "ttft_service_p99_ms",
+        label: "TTFT service p99",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "99th percentile of first token minus actual send: without the wait in the generator.",
+        read: |level| level.latency.ttft_service.adjusted.p99,
+    },
+    Metric {
+        id: "tpot_p50_ms",
+        label: "TPOT p50",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "Median of (last token - first token) / (tokens after the first chunk), one value a request, undefined for one-chunk answers.",
+        read: |level| level.latency.tpot.adjusted.p50,
+    },
+    Metric {
+        id: "tpot_p99_ms",
+        label: "TPOT p99",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "99th percentile of (last token - first token) / (tokens after the first chunk), one value a request.",
+        read: |level| level.latency.tpot.adjusted.p99,
+    },
+    Metric {
+        id: "itl_p99_ms",
+        label: "ITL p99",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "99th percentile of the gaps between consecutive chunks of a request.",
+        read: |level| level.latency.itl.p99,
+    },
+    Metric {
+        id: "e2e_p50_ms",
+        label: "E2E p50",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "Median of last token minus intended start.",
+        read: |level| level.latency.e2e.adjusted.p50,
+    },
+    Metric {
+        id: "e2e_p99_ms",
+        label: "E2E p99",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "99th percentile of last token minus intended start.",
+        read: |level| level.latency.e2e.adjusted.p99,
+    },
+    Metric {
+        id: "queue_delay_p99_ms",
+        label: "queue p99",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "99th percentile of admission into the engine's batch minus intended start.",
+        read: |level| level.latency.queue_delay.p99,
+    },
+    Metric {
+        id: "send_lag_p99_ms",
+        label: "send lag p99",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "99th percentile of actual send minus intended start: the generator's own fault.",
+        read: |level| level.latency.send_lag.p99,
+    },
+    Metric {
+        id: "decode_tps_per_user",
+        label: "tok/s/user",
+        unit: "tokens/s",
+        direction: Direction::Higher,
+        definition: "1 / median TPOT: the speed at which one user sees tokens appear.",
+        read: |level| level.latency.tpot.raw.p50.filter(|millis| *millis > 0.0).map(|millis| 1000.0 / millis),
+    },
+    Metric {
+        id: "joint_attainment",
+        label: "attainment",
+        unit: "share",
+        direction: Direction::Higher,
+        definition: "Share of the cohort that met every objective; failures, refusals and timeouts are bad.",
+        read: |level| (!level.slo.objectives.is_empty()).then_some(level.slo.joint_attainment),
+    },
+    Metric {
+        id: "goodput_calls_per_s",
+        label: "goodput",
+        unit: "calls/s",
+        direction: Direction::Higher,
+        definition: "Requests of the cohort that met every objective, per second of the window.",
+        read: |level| (!level.slo.objectives.is_empty()).then_some(level.slo.goodput_calls_per_s),
+    },
+];
+
+/// The metric of that id.
+#[must_use]
+pub fn metric(id: &str) -> Option<&'static Metric> {
+    CATALOGUE.iter().find(|metric| metric.id == id)
+}

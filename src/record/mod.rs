@@ -1,0 +1,17 @@
+//! What was measured, as plain data with a schema version: the hinge between the measuring and the judging wing.
+//!
+//! Records hold stamps, counts, intervals and verdicts. How they are measured is decided above (`load`,
+//! `campaign`), how they are judged beside (`curve`, `capacity`); nothing here computes more than a ratio.
+
+pub mod finding;
+pub mod level;
+pub mod metric;
+pub mod node;
+pub mod request;
+pub mod run;
+pub mod slo;
+pub mod target;
+pub mod verdict;
+
+/// Version of everything that is written as JSON: raised when a reader of the old form would misread the new one.
+pub const SCHEMA_VERSION: u32 = 1;

@@ -1,0 +1,171 @@
+//! One saved invocation of `bench`: what was measured on what, and the headline.
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::finding::Finding;
+use crate::record::level::LevelRecord;
+use crate::record::node::NodeRecord;
+use crate::record::slo::Slo;
+use crate::record::target::TargetIdentity;
+use crate::stats::interval::Interval;
+
+/// How far a run got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Being measured; seen in a folder of a process that is gone, it means the run was killed.
+    Running,
+    /// Went to its end.
+    Complete,
+    /// Stopped by a signal after saving.
+    Interrupted,
+    /// Stopped by an error after saving.
+    Aborted,
+}
+
+/// The traffic, as far as a planner needs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadRecord {
+    /// Preset or file name.
+    pub name: String,
+    /// Mean prompt length, tokens.
+    pub mean_input_tokens: f64,
+    /// Mean answer length, tokens.
+    pub mean_output_tokens: f64,
+    /// Arrival process of the open-loop levels.
+    pub arrivals: String,
+    /// Where its lengths come from.
+    pub source: String,
+    /// Changes made to fit the model, such as scaled or capped lengths.
+    pub labels: Vec<String>,
+    /// SHA-256 of the resolved workload, hexadecimal.
+    pub hash: String,
+}
+
+/// How `throughput_per_gpu` came about, or why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadlineStatus {
+    /// Found, and confirmed by fresh runs.
+    Confirmed,
+    /// Found by one search; not confirmed.
+    BracketOnly,
+    /// The SLO is broken at the lowest load that was tried.
+    SloUnmetAtMinimum,
+    /// Nothing could be decided; a bound may be given.
+    Undecided,
+    /// The budget ran out.
+    OutOfBudget,
+    /// No valid level bounds it.
+    NoValidBound,
+    /// The reference level moved too far between start and end.
+    Drift,
+    /// The run ended before the search.
+    NotReached,
+}
+
+/// The number a planner takes, with everything needed to doubt it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Headline {
+    /// How it came about.
+    pub status: HeadlineStatus,
+    /// Inference calls/s per device at the highest offered load that meets the SLO; `None` where there is none.
+    pub throughput_per_gpu: Option<f64>,
+    /// 95 % interval of it; `None` for `interval: bracket only (1 run)`.
+    pub interval: Option<Interval>,
+    /// Highest rate that passed and lowest that failed, calls/s per device.
+    pub bracket: Option<(f64, f64)>,
+    /// Confirmation runs behind it.
+    pub runs: u32,
+    /// Good calls/s per device at the confirmed rate.
+    pub goodput_per_gpu: Option<f64>,
+    /// Output tokens/s per device at the confirmed rate.
+    pub output_tokens_per_s_per_gpu: Option<f64>,
+    /// Mean calls in flight per device at the confirmed rate.
+    pub calls_in_flight_per_gpu: Option<f64>,
+    /// `quick: p90, indicative` and the like; shown wherever the number is.
+    pub labels: Vec<String>,
+    /// In words, how the search ended.
+    pub explanation: String,
+}
+
+/// The reference level, first and last.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Output tokens/s at the start.
+    pub first: f64,
+    /// Output tokens/s at the end.
+    pub last: f64,
+    /// Largest accepted |last / first - 1|.
+    pub limit: f64,
+    /// What the two levels' own 95 % intervals explain of it: a change within is no drift that was seen.
+    #[serde(default)]
+    pub noise: f64,
+}
+
+impl Drift {
+    /// `last / first - 1`.
+    #[must_use]
+    pub fn change(&self) -> f64 {
+        self.last / self.first - 1.0
+    }
+
+    /// Whether the machine moved too far.
+    #[must_use]
+    pub fn exceeded(&self) -> bool {
+        self.change().abs() > self.limit.max(self.noise)
+    }
+}
+
+/// What happened once, before the first level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ColdStart {
+    /// Loading or making the weights, seconds.
+    pub load_s: f64,
+    /// Time to first token of the very first request, milliseconds.
+    pub first_request_ms: Option<f64>,
+}
+
+/// One saved invocation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// See [`crate::record::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// ULID: also the name of the folder.
+    pub id: String,
+    /// Version of plimsoll.
+    pub version: String,
+    /// When it began (UTC, RFC 3339).
+    pub created: String,
+    /// How far it got.
+    pub status: RunStatus,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Everything a reader must know beside every number: synthetic weights, CPU device, simulated target, quick.
+    pub labels: Vec<String>,
+    /// Where.
+    pub node: NodeRecord,
+    /// On what.
+    pub target: TargetIdentity,
+    /// With which traffic.
+    pub workload: WorkloadRecord,
+    /// Against which objectives; `None` until the idle reference that they are relative to was measured.
+    pub slo: Option<Slo>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Short windows and p90.
+    pub quick: bool,
+    /// Hash of every choice that decides which levels are measured: a run is resumed only under the same plan.
+    pub plan_hash: String,
+    /// Once, before the first level.
+    pub cold_start: ColdStart,
+    /// Reference first and last; `None` until both were measured.
+    pub drift: Option<Drift>,
+    /// The number.
+    pub headline: Option<Headline>,
+    /// What a reader should know.
+    pub findings: Vec<Finding>,
+    /// Filled when a run is printed or read back; each level has a file of its own in the folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<LevelRecord>,
+}

@@ -1,0 +1,66 @@
+//! What the system under test said of itself.
+
+use serde::{Deserialize, Serialize};
+
+/// What a target is, for the record and for the labels of every output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetIdentity {
+    /// `engine`, `null` or `simulated`.
+    pub kind: String,
+    /// Model or service law, as a person would name it.
+    pub model: String,
+    /// `cpu`, `cuda:0`, `virtual`.
+    pub device: String,
+    /// Element type of weights and arithmetic, such as `f32` or `bf16 weights, f32 arithmetic`.
+    pub precision: String,
+    /// Devices (GPUs) that the target owns: the divisor of everything per GPU. 1 or more.
+    pub devices: u32,
+    /// Labels that every output of such a run carries, such as `synthetic weights` or `CPU device: no GPU measurement`.
+    pub labels: Vec<String>,
+    /// Longest prompt plus answer, tokens; 0 where there is no limit.
+    pub max_context: u32,
+    /// Ids are in `0..vocab_size`; 0 where the target takes none.
+    pub vocab_size: u32,
+}
+
+impl TargetIdentity {
+    /// What one of its devices is called wherever something is per device: `GPU` only where one was measured.
+    #[must_use]
+    pub fn device_noun(&self) -> &'static str {
+        if self.device.starts_with("cuda") { "GPU" } else { "device" }
+    }
+}
+
+/// Counters of the target itself, read at window edges. Totals since the target was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetCounters {
+    /// Engine steps.
+    pub steps: u64,
+    /// Prompt tokens computed.
+    pub prefill_tokens: u64,
+    /// Prompt tokens taken from the prefix cache.
+    pub cached_tokens: u64,
+    /// Tokens generated.
+    pub decode_tokens: u64,
+    /// Sequences that lost their blocks.
+    pub preemptions: u64,
+    /// Most KV blocks in use at once.
+    pub kv_blocks_peak: u64,
+    /// KV blocks there are; 0 where the target has none.
+    pub kv_blocks_total: u64,
+}
+
+impl TargetCounters {
+    /// What was added since `earlier`; peaks and totals as they are now.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            steps: self.steps.saturating_sub(earlier.steps),
+            prefill_tokens: self.prefill_tokens.saturating_sub(earlier.prefill_tokens),
+            cached_tokens: self.cached_tokens.saturating_sub(earlier.cached_tokens),
+            decode_tokens: self.decode_tokens.saturating_sub(earlier.decode_tokens),
+            preemptions: self.preemptions.saturating_sub(earlier.preemptions),
+            ..*self
+        }
+    }
+}

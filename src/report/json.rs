@@ -1,0 +1,62 @@
+//! The report of `bench` as one JSON document: the run as recorded, and what is made of it.
+//!
+//! Beside the record: `throughput_per_gpu` (calls/s; null unless it may be planned with), `saturation`, `capacity` (a plan, or `refused`), and in
+//! each level `metrics` by their ids in the catalogue.
+
+use serde::Serialize;
+
+use crate::capacity::plan::Plan;
+use crate::curve::saturation::Saturation;
+use crate::record::level::LevelRecord;
+use crate::record::metric::CATALOGUE;
+use crate::record::run::RunRecord;
+use crate::report::BenchReport;
+
+/// The document of a run.
+#[derive(Debug, Serialize)]
+pub struct BenchDocument<'a> {
+    #[serde(flatten)]
+    run: RunRecord,
+    throughput_per_gpu: Option<f64>,
+    saturation: Option<&'a Saturation>,
+    capacity: Capacity<'a>,
+    levels: Vec<LevelDocument<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Capacity<'a> {
+    Planned(&'a Plan),
+    Refused { refused: String },
+}
+
+#[derive(Debug, Serialize)]
+struct LevelDocument<'a> {
+    #[serde(flatten)]
+    level: &'a LevelRecord,
+    metrics: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The document of a run; it brings its `schema_version`.
+#[must_use]
+pub fn document<'a>(report: &'a BenchReport<'a>) -> BenchDocument<'a> {
+    let capacity = match &report.capacity {
+        Ok(plan) => Capacity::Planned(plan),
+        Err(refused) => Capacity::Refused { refused: refused.to_string() },
+    };
+    BenchDocument {
+        // Its levels are written below, with their metrics.
+        run: RunRecord { levels: Vec::new(), ..report.run.clone() },
+        throughput_per_gpu: report.capacity.as_ref().ok().map(|plan| plan.inputs.throughput.point.get()),
+        saturation: report.saturation.as_ref(),
+        capacity,
+        levels: report.run.levels.iter().map(LevelDocument::of).collect(),
+    }
+}
+
+impl<'a> LevelDocument<'a> {
+    fn of(level: &'a LevelRecord) -> Self {
+        let metrics = CATALOGUE.iter().map(|metric| (metric.id.to_owned(), (metric.read)(level).into()));
+        Self { level, metrics: metrics.collect() }
+    }
+}

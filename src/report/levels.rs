@@ -1,0 +1,178 @@
+//! Levels as rows: the sweep, the load-latency curve, the confirmation runs. Columns are metrics of the catalogue.
+
+use crate::record::level::{Distribution, LevelRecord, Offered, Purpose};
+use crate::record::metric::{Metric, metric};
+use crate::record::run::RunRecord;
+use crate::record::verdict::Outcome;
+use crate::report::grid::{Cell, Grid, Head};
+use crate::report::number::{NONE, percent, three, three_or_none};
+use crate::report::paint::Tone;
+
+/// Requests that a p99 needs at least, with no miss among them, to be claimed (MLPerf's early-stopping count).
+const ENOUGH_FOR_P99: u64 = 459;
+/// Follows a p99 from fewer requests than that.
+const TOO_FEW: char = '†';
+
+/// What the sign means; to be printed where `text` has it.
+pub(super) fn footnote(text: &str) -> Option<String> {
+    text.contains(TOO_FEW).then(|| format!("{TOO_FEW} p99 from fewer than {ENOUGH_FOR_P99} requests: too few to claim it"))
+}
+
+/// The closed-loop sweep by rising concurrency.
+pub(super) fn sweep(run: &RunRecord) -> Grid {
+    let metrics = ["calls_per_s_per_gpu", "output_tokens_per_s_per_gpu", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms"];
+    let columns = metrics.into_iter().filter_map(metric).collect::<Vec<_>>();
+    let mut heads = vec![Head::number("in flight", "")];
+    heads.extend(columns.iter().map(|column| head(column, run)));
+    heads.push(Head::words("verdict"));
+    let mut grid = Grid::of(heads);
+    for (concurrency, level) in sweep_levels(run) {
+        let mut row = vec![Cell::new(concurrency.to_string())];
+        row.extend(columns.iter().map(|column| cell(column, level)));
+        row.push(verdict(level));
+        grid.row(row);
+    }
+    grid
+}
+
+/// Levels of the sweep by rising concurrency.
+pub(super) fn sweep_levels(run: &RunRecord) -> Vec<(u32, &LevelRecord)> {
+    let mut levels = run
+        .levels
+        .iter()
+        .filter(|level| level.purpose == Purpose::Sweep)
+        .filter_map(|level| match level.offered {
+            Offered::Closed { concurrency } => Some((concurrency, level)),
+            Offered::Open { .. } => None,
+        })
+        .collect::<Vec<_>>();
+    levels.sort_by_key(|(concurrency, level)| (*concurrency, level.index));
+    levels
+}
+
+/// The load-latency curve by rising load; all open-loop levels where no curve was measured.
+pub(super) fn load_latency(run: &RunRecord) -> Grid {
+    let metrics = ["ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "joint_attainment"];
+    let columns = metrics.into_iter().filter_map(metric).collect::<Vec<_>>();
+    let per_device = format!("/s/{}", run.target.device_noun());
+    let mut heads = vec![Head::number("offered", &per_device), Head::number("completed", &per_device)];
+    heads.extend(columns.iter().map(|column| head(column, run)));
+    heads.push(Head::words("verdict"));
+    let mut grid = Grid::of(heads);
+    let has_curve = run.levels.iter().any(|level| level.purpose == Purpose::Curve);
+    let mut levels = open_levels(run).filter(|(_, level)| !has_curve || level.purpose == Purpose::Curve).collect::<Vec<_>>();
+    levels.sort_by(|one, other| one.0.total_cmp(&other.0));
+    for (offered, level) in levels {
+        let mut row = vec![Cell::new(three(offered)), Cell::new(three(level.throughput.completions_per_s / devices(level)))];
+        row.extend(columns.iter().map(|column| cell(column, level)));
+        row.push(verdict(level));
+        grid.row(row);
+    }
+    grid
+}
+
+/// Offered calls/s per device with each open-loop level.
+fn open_levels(run: &RunRecord) -> impl Iterator<Item = (f64, &LevelRecord)> {
+    run.levels.iter().filter_map(|level| match level.offered {
+        Offered::Open { calls_per_s, .. } => Some((calls_per_s / devices(level), level)),
+        Offered::Closed { .. } => None,
+    })
+}
+
+fn devices(level: &LevelRecord) -> f64 {
+    f64::from(level.throughput_per_gpu.devices.max(1))
+}
+
+/// One line for the search and one for each confirmation run: offered loads in order of measurement and what became of them.
+pub(super) fn probes(run: &RunRecord) -> Vec<(String, String)> {
+    let line = |wanted: &Purpose| {
+        let probes = open_levels(run).filter(|(_, level)| level.purpose == *wanted);
+        probes.map(|(offered, level)| format!("{} {}", three(offered), word(level))).collect::<Vec<_>>().join(", ")
+    };
+    let runs = run.levels.iter().filter_map(|level| if let Purpose::Confirmation { run } = level.purpose { Some(run) } else { None }).max();
+    let confirmations = (1..=runs.unwrap_or(0)).map(|run| (format!("confirm {run}"), line(&Purpose::Confirmation { run })));
+    [("search".to_owned(), line(&Purpose::Search))].into_iter().chain(confirmations).filter(|(_, line)| !line.is_empty()).collect()
+}
+
+/// Why levels are invalid, one line each.
+pub(super) fn invalid(run: &RunRecord) -> Vec<String> {
+    let invalid = run.levels.iter().filter(|level| !level.verdict.is_valid());
+    invalid.map(|level| format!("level {} ({}): {}", level.index, offered(level), level.verdict)).collect()
+}
+
+fn offered(level: &LevelRecord) -> String {
+    match &level.offered {
+        Offered::Closed { concurrency } => format!("{concurrency} in flight"),
+        Offered::Open { calls_per_s, .. } => format!("{} calls/s", three(*calls_per_s)),
+    }
+}
+
+/// The generator's own doing at its worst over all levels, in a sentence.
+pub(super) fn generator_audit(run: &RunRecord) -> Option<String> {
+    if run.levels.is_empty() {
+        return None;
+    }
+    let worst = |read: fn(&LevelRecord) -> Option<f64>| run.levels.iter().filter_map(read).reduce(f64::max);
+    let lag = worst(|level| level.latency.send_lag.p99).map_or_else(|| NONE.to_owned(), |lag| format!("{} ms", three(lag)));
+    let busy = worst(|level| Some(level.generator.cpu_share)).unwrap_or(0.0);
+    let sent = -worst(|level| Some(-level.generator.achieved_over_offered)).unwrap_or(-1.0);
+    let lost = run.levels.iter().map(|level| level.generator.events_lost).sum::<u64>();
+    let ceiling =
+        worst(|level| level.generator.ceiling_share).map_or(String::new(), |share| format!(" · {} of its own ceiling", percent(share)));
+    Some(format!(
+        "at worst: send lag p99 {lag} · {} of one core · {} of the schedule sent · {lost} events lost{ceiling}",
+        percent(busy),
+        percent(sent)
+    ))
+}
+
+fn head(metric: &Metric, run: &RunRecord) -> Head {
+    let (label, unit) = (metric.label.replace("GPU", run.target.device_noun()), metric.unit);
+    // `calls/s/GPU` says its unit already.
+    if label.contains('/') {
+        Head::number(label.split('/').next().unwrap_or(&label), &format!("/s/{}", run.target.device_noun()))
+    } else {
+        Head::number(&label, unit)
+    }
+}
+
+/// A metric as a cell: a quantile that falls on a failure is infinite, a p99 from too few requests is marked.
+fn cell(metric: &Metric, level: &LevelRecord) -> Cell {
+    let mut text = three_or_none((metric.read)(level));
+    if let Some(distribution) = judged_distribution(metric.id, level) {
+        if text == NONE && distribution.count > 0 {
+            text = three(f64::INFINITY);
+        }
+        if metric.id.contains("_p99") {
+            text.push(if (1..ENOUGH_FOR_P99).contains(&distribution.count) { TOO_FEW } else { ' ' });
+        }
+    }
+    Cell::new(text)
+}
+
+/// The adjusted set that a latency metric is a quantile of.
+fn judged_distribution<'a>(id: &str, level: &'a LevelRecord) -> Option<&'a Distribution> {
+    let latency = &level.latency;
+    match id.split("_p").next()? {
+        "ttft" => Some(&latency.ttft.adjusted),
+        "ttft_service" => Some(&latency.ttft_service.adjusted),
+        "tpot" => Some(&latency.tpot.adjusted),
+        "e2e" => Some(&latency.e2e.adjusted),
+        _ => None,
+    }
+}
+
+/// One word for a level.
+fn word(level: &LevelRecord) -> &'static str {
+    if level.verdict.is_valid() { level.verdict.outcome.name() } else { "INVALID" }
+}
+
+fn verdict(level: &LevelRecord) -> Cell {
+    let tone = match (level.verdict.is_valid(), level.verdict.outcome) {
+        (true, Outcome::Met) => Tone::Good,
+        (true, Outcome::Measured) => Tone::Usual,
+        (true, Outcome::Undecided) => Tone::Doubtful,
+        _ => Tone::Bad,
+    };
+    Cell::new(if word(level) == "measured" { "valid" } else { word(level) }).toned(tone)
+}

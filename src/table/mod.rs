@@ -1,0 +1,8 @@
+//! Opens tables and decodes them to rows with line numbers, one at a time: CSV and JSON lines, plain, gzip or zstd.
+//!
+//! The one room below floor 3 that opens files. It does not know what a column means (`workload::trace` and
+//! `capacity::request_log` do), never holds a whole file, and tells a bad line from a file that cannot be read.
+
+pub mod read;
+pub mod row;
+pub mod source;

@@ -1,0 +1,85 @@
+//! The system under test, behind one small trait: in-process engine, null, simulated.
+//!
+//! A target is handed requests and reports what happens to them, each event stamped by the target itself, into a
+//! preallocated ring that never blocks. It knows nothing of schedules, levels or verdicts.
+
+pub mod in_process;
+pub mod null;
+pub mod simulated;
+pub mod sink;
+
+use crate::clock::Nanos;
+use crate::record::request::FailureKind;
+use crate::record::target::{TargetCounters, TargetIdentity};
+use crate::workload::request::Request;
+
+/// Names a request in flight: an index into the generator's table, reused after the request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(pub u32);
+
+/// What happened to a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum EventKind {
+    /// The engine scheduled it for the first time; prompt tokens found in the prefix cache.
+    Started {
+        /// Prompt tokens not computed again.
+        cached_tokens: u32,
+    },
+    /// Generated tokens arrived together.
+    Tokens(u32),
+    /// It lost its blocks and will be recomputed.
+    Preempted,
+    /// All tokens were delivered.
+    Completed,
+    /// It failed.
+    Failed(FailureKind),
+}
+
+/// One event, stamped where it happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Event {
+    /// Whose.
+    pub slot: Slot,
+    /// When, on the process's monotonic clock (or the virtual one).
+    pub at: Nanos,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// A system under test.
+pub trait Target {
+    /// What it is.
+    fn identity(&self) -> TargetIdentity;
+
+    /// Hands it a request. Never blocks; `slot` is free until its `Completed` or `Failed` event.
+    fn submit(&mut self, request: Request, slot: Slot);
+
+    /// Gives a request up; an event already on its way may still arrive, and one `Failed` or `Completed` will.
+    fn cancel(&mut self, slot: Slot);
+
+    /// Takes the next event, in order of stamps.
+    fn next_event(&mut self) -> Option<Event>;
+
+    /// Targets without a thread of their own: lives up to `now`, and says when something will next happen by itself.
+    /// Asked before and after requests are submitted, so the last `now` is the time of
+    /// a submission. Targets with a thread live by themselves and answer `None`.
+    fn advance(&mut self, _now: Nanos) -> Option<Nanos> {
+        None
+    }
+
+    /// From now on the end of a request wakes the calling thread, where the target lives on another one.
+    fn wake_this_thread(&mut self) {}
+
+    /// Whether an event waits; asked often while the generator has nothing to do.
+    fn has_events(&self) -> bool;
+
+    /// Events lost because the ring was full; any makes the level invalid.
+    fn events_lost(&self) -> u64 {
+        0
+    }
+
+    /// Its own counters.
+    fn counters(&self) -> TargetCounters {
+        TargetCounters::default()
+    }
+}

@@ -1,0 +1,78 @@
+//! Drawn or recorded, traffic is asked the same questions: which requests, when, and of what mix.
+
+use crate::workload::arrivals::Schedule;
+use crate::workload::fit::Limits;
+use crate::workload::mix::{MIX_REQUESTS, Mix};
+use crate::workload::request::RequestSource;
+use crate::workload::spec::{Workload, WorkloadError};
+use crate::workload::trace::survey::{Trace, TraceError};
+
+/// What a campaign sends.
+#[derive(Clone, Debug)]
+pub enum Traffic {
+    /// Drawn from a workload.
+    Drawn(Workload),
+    /// Replayed from a trace.
+    Recorded(Trace),
+}
+
+/// Why there is no traffic.
+#[derive(Debug, thiserror::Error)]
+pub enum TrafficError {
+    /// From the workload.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// From the trace.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+}
+
+impl Traffic {
+    /// Its name in every output.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Drawn(workload) => &workload.name,
+            Self::Recorded(trace) => &trace.facts().name,
+        }
+    }
+
+    /// Objectives stated with it, in the notation of `--slo`.
+    #[must_use]
+    pub fn slo(&self) -> Option<&str> {
+        match self {
+            Self::Drawn(workload) => workload.slo.as_deref(),
+            Self::Recorded(_) => None,
+        }
+    }
+
+    /// The requests of one level.
+    pub fn source(&self, seed: u64, limits: Limits) -> Result<Box<dyn RequestSource + Send>, TrafficError> {
+        match self {
+            Self::Drawn(workload) => Ok(workload.source(seed, limits)?),
+            Self::Recorded(trace) => Ok(trace.source(seed, limits)?),
+        }
+    }
+
+    /// The arrivals of one open-loop level at `rate` calls/s. A trace has one order of arrivals, whatever the seed.
+    pub fn schedule(&self, rate: f64, seed: u64) -> Result<Schedule, TrafficError> {
+        match self {
+            Self::Drawn(workload) => Ok(workload.arrivals.schedule(rate, seed)),
+            Self::Recorded(trace) => Ok(trace.schedule(rate)?),
+        }
+    }
+
+    /// How its arrivals come about at `rate` calls/s, in words for the report.
+    #[must_use]
+    pub fn arrivals_note(&self, rate: f64) -> String {
+        match self {
+            Self::Drawn(workload) => workload.arrivals.to_string(),
+            Self::Recorded(trace) => trace.rate_note(rate),
+        }
+    }
+
+    /// Its token mix under these limits.
+    pub fn mix(&self, limits: Limits) -> Result<Mix, TrafficError> {
+        Ok(Mix::of(&mut *self.source(0, limits)?, MIX_REQUESTS))
+    }
+}

@@ -1,0 +1,217 @@
+//! A whole campaign through the program's own generator, in virtual time, on targets whose answer is known.
+
+use plimsoll::campaign::bench;
+use plimsoll::campaign::interrupt::{Interrupt, Signal};
+use plimsoll::campaign::journal::Journal;
+use plimsoll::campaign::measure::{Bench, Halt};
+use plimsoll::campaign::plan::Plan;
+use plimsoll::campaign::progress::{Progress, Silent, Watcher};
+use plimsoll::campaign::targets::SimulatedTargets;
+use plimsoll::campaign::traffic::Traffic;
+use plimsoll::clock::{Nanos, Virtual};
+use plimsoll::queueing::law::{ServiceLaw, ServiceTime};
+use plimsoll::queueing::truth::{highest_load, mm1_sojourn_over};
+use plimsoll::record::level::{LevelRecord, Offered, Purpose};
+use plimsoll::record::node::Telemetry;
+use plimsoll::record::run::{HeadlineStatus, WorkloadRecord};
+use plimsoll::record::slo::{Slo, SloSource};
+use plimsoll::record::verdict::{Invalid, Outcome};
+use plimsoll::rng;
+use plimsoll::workload::arrivals::Schedule;
+use plimsoll::workload::request::{Prompt, Request, RequestSource, Sampling};
+use rand_distr::{Distribution, Exp1};
+
+/// Poisson arrivals of requests of one shape.
+pub(crate) struct Plain {
+    pub(crate) output_tokens: u32,
+}
+
+struct Numbered {
+    next: u64,
+    output_tokens: u32,
+}
+
+impl RequestSource for Numbered {
+    fn next_request(&mut self) -> Option<Request> {
+        let id = self.next;
+        self.next += 1;
+        Some(Request { id, prompt: Prompt::unique(id, 8), output_tokens: self.output_tokens, sampling: Sampling::default(), session: None })
+    }
+}
+
+impl Traffic for Plain {
+    fn record(&self) -> WorkloadRecord {
+        WorkloadRecord {
+            name: "plain".to_owned(),
+            mean_input_tokens: 8.0,
+            mean_output_tokens: f64::from(self.output_tokens),
+            arrivals: "poisson".to_owned(),
+            source: "test".to_owned(),
+            labels: Vec::new(),
+            hash: "none".to_owned(),
+        }
+    }
+
+    fn requests(&self, _seed: u64) -> anyhow::Result<Box<dyn RequestSource>> {
+        Ok(Box::new(Numbered { next: 0, output_tokens: self.output_tokens }))
+    }
+
+    fn schedule(&self, calls_per_s: f64, seed: u64) -> anyhow::Result<Schedule> {
+        let mut stream = rng::stream(seed, "gaps");
+        let mut at = 0.0;
+        Ok(Box::new(std::iter::repeat_with(move || {
+            let gap: f64 = Exp1.sample(&mut stream);
+            at += gap / calls_per_s;
+            Nanos::from_secs_f64(at)
+        })))
+    }
+}
+
+pub(crate) struct Ran {
+    pub(crate) result: bench::Result,
+    pub(crate) levels: Vec<LevelRecord>,
+}
+
+pub(crate) fn campaign(law: ServiceLaw, plan: &Plan, watcher: &mut dyn Watcher, interrupt: &Interrupt) -> Ran {
+    let mut clock = Virtual::start();
+    let mut journal = Journal::none();
+    let traffic = Plain { output_tokens: 4 };
+    let mut bench = Bench {
+        plan,
+        traffic: &traffic,
+        clock: &mut clock,
+        journal: &mut journal,
+        watcher,
+        interrupt,
+        telemetry: Telemetry::Unavailable { why: "simulated".to_owned() },
+        ceiling: None,
+        levels: Vec::new(),
+    };
+    let mut targets = SimulatedTargets::new("test", law, rng::derive(plan.seed, "target"));
+    let result = bench::run(&mut bench, &mut targets).expect("a simulated campaign cannot fail");
+    Ran { result, levels: bench.levels }
+}
+
+const SERVICE_S: f64 = 0.02;
+
+fn mm1() -> ServiceLaw {
+    ServiceLaw::Servers { count: 1, service: ServiceTime::Exponential { mean_s: SERVICE_S } }
+}
+
+fn slo(text: &str) -> Slo {
+    Slo::parse(text, SloSource::Flag).expect("the test's SLO")
+}
+
+#[test]
+fn a_campaign_finds_what_a_queue_can_do_and_never_reports_its_plateau() {
+    let limit = 20.0 * SERVICE_S;
+    let truth = highest_load(0.01, |load| mm1_sojourn_over(load, limit / SERVICE_S)) / SERVICE_S;
+    let plan = Plan { slo: Some(slo("e2e:p99<400ms")), ..Plan::full(7) };
+    let ran = campaign(mm1(), &plan, &mut Silent, &Interrupt::default());
+    let headline = ran.result.headline.expect("the campaign went to its end");
+    assert_eq!(headline.status, HeadlineStatus::Confirmed, "{}", headline.explanation);
+    let found = headline.throughput_per_gpu.expect("it is confirmed");
+    let interval = headline.interval.expect("three runs");
+    assert!((found / truth - 1.0).abs() < 0.04, "found {found:.2}, truth {truth:.2}");
+    assert!(interval.low <= found && found <= interval.high, "{interval:?}");
+    let plateau =
+        ran.levels.iter().filter(|level| level.purpose == Purpose::Sweep).map(|level| level.throughput.calls_per_s).fold(0.0, f64::max);
+    assert!((plateau * SERVICE_S - 1.0).abs() < 0.05, "the plateau is the server's whole rate: {plateau:.2}");
+    assert!(found < 0.85 * plateau);
+    for level in &ran.levels {
+        assert!(level.verdict.is_valid(), "{:?} {:?}: {}", level.purpose, level.offered, level.verdict);
+    }
+    let drift = ran.result.drift.expect("both references were measured");
+    assert!(!drift.exceeded(), "{drift:?}");
+}
+
+#[test]
+fn little_s_law_holds_on_every_level() {
+    let plan = Plan { slo: Some(slo("e2e:p99<400ms")), ..Plan::full(3) };
+    let ran = campaign(mm1(), &plan, &mut Silent, &Interrupt::default());
+    for level in ran.levels.iter().filter(|level| level.verdict.outcome != Outcome::Unstable) {
+        let latency_s = level.latency.e2e.raw.mean.expect("requests completed") / 1000.0;
+        let expected = level.throughput.completions_per_s * latency_s;
+        let off = (level.in_flight.mean / expected - 1.0).abs();
+        assert!(off < 0.12, "{:?}: {:.2} in flight, X R = {expected:.2}", level.offered, level.in_flight.mean);
+        if let Offered::Closed { concurrency } = level.offered {
+            assert!((level.in_flight.mean / f64::from(concurrency) - 1.0).abs() < 0.02, "{level:?}");
+        }
+    }
+}
+
+#[test]
+fn an_slo_that_is_broken_at_the_lowest_load_is_said_to_be() {
+    let plan = Plan { slo: Some(slo("e2e:p99<20ms")), ..Plan::full(5) };
+    let ran = campaign(mm1(), &plan, &mut Silent, &Interrupt::default());
+    let headline = ran.result.headline.expect("the search ended");
+    assert_eq!(headline.status, HeadlineStatus::SloUnmetAtMinimum, "{}", headline.explanation);
+    assert_eq!(headline.throughput_per_gpu, None);
+}
+
+#[test]
+fn a_stall_of_two_seconds_shows_in_the_open_loop_tail_capped_or_not() {
+    for cap in [8, 4096] {
+        let law = ServiceLaw::Stall { at: Nanos::from_secs(300), length: Nanos::from_secs(2), otherwise: Box::new(mm1()) };
+        let plan = Plan { slo: Some(slo("e2e:p99<400ms")), cap, ..Plan::full(11) };
+        let ran = campaign(law, &plan, &mut Silent, &Interrupt::default());
+        let inside = |level: &&LevelRecord| level.window.0 < Nanos::from_secs(300) && level.window.1 > Nanos::from_secs(302);
+        let level = ran
+            .levels
+            .iter()
+            .filter(|level| matches!(level.offered, Offered::Open { .. }))
+            .find(inside)
+            .expect("a level was measured then");
+        let max = level.latency.ttft.adjusted.max.expect("all completed");
+        assert!(max > 1900.0, "cap {cap}: the longest TTFT {max:.0} ms hides the stall");
+        let stalled = 2.0 / level.window_s;
+        if stalled > 0.011 {
+            let p99 = level.latency.ttft.adjusted.p99.expect("all completed");
+            assert!(p99 > 2000.0 * (1.0 - 0.01 / stalled) * 0.5, "cap {cap}: p99 {p99:.0} ms hides the stall");
+        }
+    }
+}
+
+/// Stops the campaign at a level.
+struct StopAt {
+    level: usize,
+    seen: usize,
+    interrupt: Interrupt,
+}
+
+impl Watcher for StopAt {
+    fn tell(&mut self, progress: Progress<'_>) {
+        match progress {
+            Progress::LevelBegins { .. } => self.seen += 1,
+            Progress::LevelGoesOn { .. } if self.seen == self.level => {
+                let _ = self.interrupt.raise(Signal::Interrupt);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_campaign_keeps_what_it_has_and_calls_the_broken_level_invalid() {
+    let interrupt = Interrupt::default();
+    let mut watcher = StopAt { level: 4, seen: 0, interrupt: interrupt.clone() };
+    let plan = Plan { slo: Some(slo("e2e:p99<400ms")), ..Plan::full(7) };
+    let ran = campaign(mm1(), &plan, &mut watcher, &interrupt);
+    assert_eq!(ran.result.halted, Some(Halt::Signal(Signal::Interrupt)));
+    assert_eq!(ran.levels.len(), 4);
+    assert!(ran.levels[..3].iter().all(|level| level.verdict.is_valid()));
+    assert!(ran.levels[3].verdict.invalid.contains(&Invalid::Interrupted), "{}", ran.levels[3].verdict);
+    assert!(ran.result.headline.is_none());
+}
+
+#[test]
+fn a_campaign_is_a_function_of_its_seed() {
+    let plan = Plan { slo: Some(slo("e2e:p90<100ms")), ..Plan::quick(9) };
+    let once = campaign(mm1(), &plan, &mut Silent, &Interrupt::default());
+    let again = campaign(mm1(), &plan, &mut Silent, &Interrupt::default());
+    let untimed =
+        |levels: &[LevelRecord]| levels.iter().map(|level| LevelRecord { started: String::new(), ..level.clone() }).collect::<Vec<_>>();
+    assert_eq!(untimed(&once.levels), untimed(&again.levels));
+    let other = campaign(mm1(), &Plan { seed: 10, ..plan }, &mut Silent, &Interrupt::default());
+    assert_ne!(untimed(&once.levels), untimed(&other.levels));
+}

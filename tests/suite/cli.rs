@@ -1,0 +1,174 @@
+//! The terminal: flags, exit codes, messages, one document.
+
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
+
+use plimsoll::record::run::RunStatus;
+use plimsoll::store::runs::RunStore;
+
+use crate::support::{document, plimsoll, records, run, stderr, stdout};
+
+#[test]
+fn help_is_for_standard_output_and_lists_the_exit_codes() {
+    let output = run(["--help"]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    let text = stdout(&output);
+    for code in ["65  bad input", "74  an output cannot be written", "143  ended by SIGTERM"] {
+        assert!(text.contains(code), "{code} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_exits_2_and_says_so_in_json_where_asked() {
+    for arguments in [&["frob"][..], &["node", "--frob"], &["node", "--format", "xml"], &["completions", "csh"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+    for arguments in [&["--format", "json", "frob"][..], &["runs", "show", "--frob", "--format=json"], &["man", "--format", "json"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let document = document(&output);
+        assert_eq!(document["schema_version"], 1);
+        assert_eq!(document["error"]["kind"], "usage");
+        assert_eq!(document["error"]["exit_code"], 2);
+        assert!(stderr(&output).starts_with("plimsoll: "), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn every_verb_explains_itself_with_an_example() {
+    let text = stdout(&run(["--help"]));
+    let verbs = text.lines().skip_while(|line| !line.starts_with("Verbs:")).skip(1).take_while(|line| line.starts_with("  "));
+    let verbs = verbs.filter_map(|line| line.split_whitespace().next()).filter(|verb| *verb != "help").collect::<Vec<_>>();
+    assert!(verbs.contains(&"node") && verbs.contains(&"runs"), "{verbs:?}");
+    for verb in verbs {
+        let help = stdout(&run([verb, "--help"]));
+        assert!(help.contains("Example") && help.contains(&format!("plimsoll {verb}")), "{verb}:\n{help}");
+    }
+}
+
+#[test]
+fn node_says_what_this_machine_is() {
+    let text = stdout(&run(["node"]));
+    for label in ["host", "processor", "cores", "memory", "telemetry", "bench"] {
+        assert!(text.lines().any(|line| line.starts_with(label)), "{label} is missing in:\n{text}");
+    }
+    let document = document(&run(["node", "--format", "json"]));
+    assert!(document["node"]["cores"].as_u64().is_some_and(|cores| cores > 0), "{document}");
+    assert!(document["node"]["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 26), "{document}");
+}
+
+#[test]
+fn runs_are_listed_and_shown_from_the_data_folder() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().to_str().unwrap();
+    let empty = run(["runs", "list", "--data-dir", folder]);
+    assert!(empty.status.success() && stdout(&empty).starts_with("no runs in"), "{}", stdout(&empty));
+    let store = RunStore::open(data.path()).unwrap();
+    let mut record = records::run(&RunStore::new_id());
+    let open = store.create(&record, store.lock_node("node-1").unwrap()).unwrap();
+    open.save_level(&records::level(0)).unwrap();
+    record.status = RunStatus::Complete;
+    open.save_run(&record).unwrap();
+    open.finish().unwrap();
+    let listed = stdout(&run(["runs", "list", "--data-dir", folder]));
+    assert!(listed.contains(&record.id) && listed.contains("complete"), "{listed}");
+    let listed = document(&plimsoll().args(["runs", "list", "--format", "json"]).env("PLIMSOLL_DATA_DIR", folder).output().unwrap());
+    assert_eq!(listed["runs"][0]["run"]["levels"][0]["index"], 0);
+    let shown = document(&run(["runs", "show", "--format", "json", "--data-dir", folder]));
+    assert_eq!((shown["id"].as_str(), shown["schema_version"].as_u64()), (Some(record.id.as_str()), Some(1)));
+    assert_eq!(shown["levels"][0]["verdict"]["outcome"], "measured");
+    for (format, sign) in [("text", "chat"), ("markdown", "|"), ("csv", ",")] {
+        let output = run(["runs", "show", "--format", format, "--data-dir", folder]);
+        assert!(output.status.success() && stdout(&output).contains(sign), "{format}:\n{}{}", stdout(&output), stderr(&output));
+    }
+}
+
+#[test]
+fn a_run_that_is_not_there_or_damaged_is_bad_input() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().to_str().unwrap();
+    let output = run(["runs", "show", "--format", "json", "--data-dir", folder]);
+    assert_eq!(output.status.code(), Some(65));
+    assert!(document(&output)["error"]["message"].as_str().is_some_and(|message| message.contains("`latest`")));
+    let broken = data.path().join("broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join("run.json"), "{").unwrap();
+    let output = run(["runs", "show", "--format", "json", broken.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(65));
+    assert!(stderr(&output).contains("run.json"), "{}", stderr(&output));
+    fs::write(broken.join("run.json"), r#"{"schema_version": 2}"#).unwrap();
+    let output = run(["runs", "show", "--format", "json", broken.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(65));
+    assert!(stderr(&output).contains("schema version 2"), "{}", stderr(&output));
+}
+
+#[test]
+fn without_a_home_and_a_folder_it_says_which_flag_helps() {
+    let output = plimsoll().args(["runs", "list"]).env("HOME", "").env("XDG_DATA_HOME", "/nowhere/at/all").output().unwrap();
+    assert!(output.status.success() || stderr(&output).contains("--data-dir"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut printing = plimsoll().args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(printing.stdout.take());
+    let mut said = String::new();
+    printing.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((printing.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_full_standard_output_is_said() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = plimsoll().args(["completions", "bash"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(74), "{}", stderr(&output));
+    assert!(stderr(&output).contains("standard output"), "{}", stderr(&output));
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_verb() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(stdout(&run(["completions", shell])).contains("runs"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert!(run(["man", pages.to_str().unwrap()]).status.success());
+    for page in ["plimsoll.1", "plimsoll-node.1", "plimsoll-runs.1", "plimsoll-runs-show.1"] {
+        let text = fs::read_to_string(pages.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
+    assert!(stdout(&run(["man"])).contains(".TH plimsoll 1"));
+}
+
+#[test]
+fn each_kind_of_failure_ends_the_process_with_its_own_code() {
+    use plimsoll::campaign::interrupt::Signal;
+    use plimsoll::campaign::measure::Halt;
+    use plimsoll::capacity::throughput::NoCapacity;
+    use plimsoll::cli::exit::Exit;
+    use plimsoll::device::error::DeviceError;
+    use plimsoll::store::lock::LockError;
+    use plimsoll::store::runs::StoreError;
+    use plimsoll::workload::spec::WorkloadError;
+
+    let text = || "x".to_owned();
+    let held = LockError::Held { path: "x".into(), holder: text() };
+    let failures: [(anyhow::Error, u8); 9] = [
+        (anyhow::anyhow!("nobody foresaw it"), 1),
+        (StoreError::Ambiguous { name: text(), fits: vec![] }.into(), 2),
+        (NoCapacity::SloUnmet { run: text(), why: text(), remedy: "x" }.into(), 3),
+        (NoCapacity::Invalid { run: text(), why: text(), remedy: "x" }.into(), 4),
+        (NoCapacity::Undecided { run: text(), why: text(), remedy: "x" }.into(), 5),
+        (WorkloadError::Unknown { name: text(), known: text() }.into(), 65),
+        (DeviceError::OutOfMemory { what: text(), needed: 2, free: 1, remedy: text() }.into(), 69),
+        (StoreError::Lock(held).into(), 75),
+        (Halt::Signal(Signal::Terminate).into(), 143),
+    ];
+    for (failure, code) in failures {
+        let failure = failure.context("cannot do what was asked");
+        assert_eq!(Exit::of(&failure).code(), code, "{failure:#}");
+    }
+}

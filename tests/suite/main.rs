@@ -1,0 +1,38 @@
+//! Promises of plimsoll, one module each.
+
+#![expect(clippy::unwrap_used, reason = "what a test takes for granted may panic")]
+#![expect(clippy::print_stdout, reason = "tests say what they skip and what they measured")]
+#![expect(clippy::disallowed_methods, reason = "tests make half files, read settings and take real time on purpose")]
+
+mod arrivals;
+mod campaign;
+mod checkpoints;
+mod cli;
+mod curve;
+mod decision;
+mod disk;
+mod drive;
+mod engine;
+mod formula;
+mod generate;
+mod in_process;
+mod kv_blocks;
+mod ops;
+mod plain_device;
+mod plan;
+mod published_traces;
+mod queueing;
+mod report;
+mod request_log;
+mod scenarios;
+mod search_coverage;
+mod signals;
+mod sink;
+mod small_run;
+mod stats;
+mod store;
+mod support;
+mod traces;
+mod virtual_level;
+mod weights;
+mod workloads;

@@ -1,0 +1,112 @@
+//! `plimsoll plan`: from a run of the store or a rate given by hand, with the exit code of each refusal.
+
+use std::path::Path;
+use std::process::Output;
+
+use plimsoll::record::run::{HeadlineStatus, RunRecord};
+use plimsoll::store::runs::RunStore;
+
+use crate::small_run;
+use crate::support::{document, run, stderr, stdout};
+
+/// Saves a run as `bench` does.
+fn save(data: &Path, record: &RunRecord) {
+    let store = RunStore::open(data).expect("a temporary folder can be written");
+    let folder = store
+        .create(record, store.lock_node("node-7").expect("a temporary folder can be written"))
+        .expect("a temporary folder can be written");
+    for level in &record.levels {
+        folder.save_level(level).expect("a temporary folder can be written");
+    }
+    folder.save_run(record).expect("a temporary folder can be written");
+    folder.finish().expect("a temporary folder can be written");
+}
+
+/// Plans from the latest run of that folder.
+fn plan(data: &Path, arguments: &[&str]) -> Output {
+    run(["plan", "--data-dir", data.to_str().expect("a path in UTF-8")].iter().chain(arguments))
+}
+
+#[test]
+fn the_formula_of_the_capacity_model_comes_out_of_the_command_line() {
+    let arguments = ["plan", "--throughput-per-gpu", "8", "--peak-rps", "100", "--peak-window", "1m", "--recompute", "1.3"];
+    let output = run(arguments.iter().chain(&["--headroom", "0.25", "--gpus-per-replica", "4", "--format", "json"]));
+    let plan = document(&output);
+    assert_eq!(output.status.code(), Some(0));
+    let row = &plan["requirements"][0];
+    assert_eq!(row["exact"], 20.3125);
+    assert_eq!(row["whole_gpus"], 21);
+    assert_eq!(row["groups"]["gpus"], 24);
+    assert_eq!(plan["inputs"]["throughput"]["provenance"]["from"], "given");
+    assert_eq!(plan["inputs"]["peak"]["window_ns"], 60_000_000_000_u64);
+    let multiples = plan["requirements"].as_array().unwrap().iter().map(|row| row["times_average"].as_f64());
+    assert_eq!(multiples.collect::<Vec<_>>(), [None, Some(2.0), Some(5.0), Some(10.0), Some(3.0)]);
+}
+
+#[test]
+fn a_run_of_the_store_is_planned_from_by_name_prefix_and_path() {
+    let data = tempfile::tempdir().unwrap();
+    let record = small_run::confirmed();
+    save(data.path(), &record);
+    let path = data.path().join("runs").join(&record.id);
+    for name in [None, Some("latest"), Some(&record.id[..6]), path.to_str()] {
+        let output = plan(data.path(), &name.into_iter().chain(["--average-rps", "40"]).collect::<Vec<_>>());
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(text.contains("measured, lower end of 9.70–10.3") && text.contains(&format!("run {}", record.id)), "{text}");
+        assert!(!text.contains('\u{1b}'), "no colour into a pipe");
+    }
+    let text = stdout(&plan(data.path(), &["--format", "markdown", "--scenario", "Black Friday=7"]));
+    assert!(text.starts_with("# Capacity plan") && text.contains("| Black Friday | 7x |"), "{text}");
+}
+
+#[test]
+fn a_run_that_cannot_be_planned_with_ends_with_the_code_of_its_kind() {
+    let kinds = [
+        (HeadlineStatus::SloUnmetAtMinimum, 3),
+        (HeadlineStatus::Drift, 4),
+        (HeadlineStatus::NoValidBound, 4),
+        (HeadlineStatus::Undecided, 5),
+        (HeadlineStatus::OutOfBudget, 5),
+    ];
+    for (status, code) in kinds {
+        let data = tempfile::tempdir().unwrap();
+        let mut record = small_run::confirmed();
+        record.headline.as_mut().unwrap().status = status;
+        save(data.path(), &record);
+        let output = plan(data.path(), &["--format", "json"]);
+        assert_eq!(output.status.code(), Some(code), "{status:?}");
+        assert_eq!(document(&output)["error"]["exit_code"], code);
+        assert!(stderr(&output).contains(&record.id), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn without_any_run_it_says_what_to_run() {
+    let data = tempfile::tempdir().unwrap();
+    let output = plan(data.path(), &[]);
+    assert_eq!(output.status.code(), Some(65));
+    assert!(stderr(&output).contains("plimsoll bench"), "{}", stderr(&output));
+}
+
+#[test]
+fn inputs_that_make_no_sense_are_usage_errors() {
+    let rate = ["--throughput-per-gpu", "8"];
+    let wrong: [&[&str]; 10] = [
+        &["--average-rps", "-1"],
+        &["--average-rps", "NaN"],
+        &["--headroom", "25"],
+        &["--recompute", "0"],
+        &["--gpus-per-replica", "0"],
+        &["--scenario", "launch"],
+        &["--peak-rps", "100"],
+        &["--peak-rps", "100", "--peak-window", "0s"],
+        &["--average-rps", "40", "--peak-rps", "40", "--peak-window", "1m"],
+        &["latest"],
+    ];
+    for arguments in wrong {
+        let output = run(["plan"].iter().chain(&rate).chain(arguments));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
