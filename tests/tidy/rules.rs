@@ -33,9 +33,15 @@ const PURE: &[&str] = &["units", "stats", "workload", "record", "queueing", "cur
 /// What a pure room may not name.
 const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::net", "std::process", "std::thread", "Instant", "SystemTime", "tokio", "async", ".await", "File::"];
-/// Where `unsafe` may stand: SIMD, the lifetime of a job shared with the device's threads, mapped weights, the token ring.
-const UNSAFE: &[&str] =
-    &["src/device/cpu/matmul", "src/device/cpu/threads.rs", "src/model/safetensors.rs", "src/model/weights", "src/target/sink.rs"];
+/// Where `unsafe` may stand: SIMD and prefetches, the lifetime of a job shared with the device's threads, mapped weights, the token ring.
+const UNSAFE: &[&str] = &[
+    "src/device/cpu/ceilings.rs",
+    "src/device/cpu/matmul",
+    "src/device/cpu/threads.rs",
+    "src/model/safetensors.rs",
+    "src/model/weights",
+    "src/target/sink.rs",
+];
 const NAMELESS: &[&str] =
     &["utils", "util", "common", "helper", "helpers", "manager", "handler", "backend", "executor", "worker", "misc", "context"];
 /// One door each: what is named only there.

@@ -9,6 +9,12 @@ use crate::device::source::{Element, MatrixSource, Values, random_element};
 
 /// Buffer for the memory ceilings: beyond any last-level cache share of a few cores.
 const BUFFER: usize = 512 << 20;
+/// Pages that are read side by side.
+const STREAMS: usize = 8;
+/// Words of a page.
+const PAGE: usize = 512;
+/// Words of a cache line.
+const LINE: usize = 8;
 /// Width, outputs and rows of the large product.
 const SIDE: usize = 2048;
 /// Each ceiling is the best of so many passes.
@@ -90,14 +96,34 @@ impl CpuDevice {
     }
 }
 
-/// Sum of all words, in enough lanes that loads and not additions limit it.
+/// Sum of all words, in enough lanes that loads and not additions limit it. Several neighbouring pages are walked side by
+/// side and the next ones asked for, as a product walks several weight rows: one stream alone keeps too few cache lines
+/// under way to fill a bus.
 #[inline(always)]
 fn sum(words: &[u64]) -> u64 {
-    let mut lanes = [0_u64; 64];
-    for chunk in words.chunks_exact(64) {
-        for (lane, word) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.wrapping_add(*word);
+    let mut lanes = [[0_u64; LINE]; STREAMS];
+    for pages in words.chunks_exact(STREAMS * PAGE) {
+        for at in (0..PAGE).step_by(LINE) {
+            for (stream, lanes) in lanes.iter_mut().enumerate() {
+                let line: &[u64; LINE] = pages[stream * PAGE + at..].first_chunk().expect("a page is whole lines");
+                prefetch(line.as_ptr().wrapping_add(STREAMS * PAGE));
+                for (lane, word) in lanes.iter_mut().zip(line) {
+                    *lane = lane.wrapping_add(*word);
+                }
+            }
         }
     }
-    lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
+    lanes.iter().flatten().fold(0, |sum, lane| sum.wrapping_add(*lane))
+}
+
+/// Asks memory for a cache line ahead of its use, where there is a way to.
+#[inline(always)]
+fn prefetch(word: *const u64) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and may point anywhere; SSE is part of the architecture.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(word.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = word;
 }
