@@ -59,7 +59,7 @@ fn main() {
     let mut trace = None;
     let cost = per_item(count, || trace = Trace::survey(move || Table::open(&source), TraceOptions::default()).ok());
     println!("  surveyed       {cost:>6.1} ns");
-    let mut requests = trace.expect("a good trace").source(1, LIMITS).expect("a good trace");
+    let mut requests = trace.expect("a good trace").source(1, 0, LIMITS).expect("a good trace");
     let cost = per_item(count, || while black_box(requests.next_request()).is_some() {});
     println!("  as a request   {cost:>6.1} ns");
 }

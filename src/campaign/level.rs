@@ -11,6 +11,7 @@ use crate::record::slo::Slo;
 use crate::record::target::TargetCounters;
 use crate::record::verdict::{Outcome, Verdict};
 use crate::stats::interval::Interval;
+use crate::workload::request::Tally;
 
 /// What a level is, before it is measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,8 @@ pub struct Seen<'a> {
     pub watched: Watched,
     /// What the generator says.
     pub driven: Driven,
+    /// What the traffic made.
+    pub made: Tally,
     /// What was decided.
     pub judged: Judged,
     /// The objectives, where there are any.
@@ -106,6 +109,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         },
         throughput,
         counts,
+        traffic: seen.made.clone(),
         in_flight: in_flight(watched, seen.judged.slope),
         latency,
         slo: slo_judgement(&seen, window_s),

@@ -94,7 +94,7 @@ impl Bench<'_> {
     ) -> anyhow::Result<LevelRecord> {
         let process = self.traffic.record().arrivals;
         let spec = self.spec(purpose, Offered::Open { calls_per_s, process });
-        let schedule = self.traffic.schedule(calls_per_s, rng::derive(spec.seed, "arrivals"))?;
+        let schedule = self.traffic.schedule(calls_per_s, spec.seed)?;
         let when = When::Open { schedule, cap: self.plan.cap, on_cap: self.plan.on_cap() };
         let mut judge = OpenJudge::new(self.plan.windows, slo, aim, calls_per_s, rng::derive(spec.seed, "bootstrap"));
         let bin = open::bin(&self.plan.windows);
@@ -134,7 +134,7 @@ impl Bench<'_> {
         self.check_halt()?;
         self.watcher.tell(Progress::LevelBegins { purpose: &spec.purpose, offered: &spec.offered });
         self.journal.begin_level(spec.index);
-        let mut requests = self.traffic.requests(rng::derive(spec.seed, "requests"))?;
+        let mut requests = self.traffic.requests(spec.seed)?;
         let manner = Manner { timeout: self.plan.timeout, chunks: Chunks::Keep };
         let started = wall_now().to_string();
         let before = target.counters();
@@ -146,6 +146,7 @@ impl Bench<'_> {
         let mut level = record(Seen {
             watched,
             driven,
+            made: requests.tally(),
             judged: judged(judge),
             slo: run.slo,
             devices: target.identity().devices,

@@ -10,7 +10,8 @@ use crate::workload::mix::Mix;
 use crate::workload::request::RequestSource;
 use crate::workload::traffic::{Traffic as Source, TrafficError};
 
-/// Makes the traffic of a level from its seed. Two seeds share no prompt, unless shared prefixes are declared.
+/// Makes the traffic of a level from the level's seed: requests and arrivals of one seed belong together. Two seeds share no prompt,
+/// unless shared prefixes are declared.
 pub trait Traffic {
     /// What it is, for the record.
     fn record(&self) -> WorkloadRecord;

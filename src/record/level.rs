@@ -10,6 +10,7 @@ use crate::record::slo::Objective;
 use crate::record::target::TargetCounters;
 use crate::record::verdict::{Outcome, Verdict};
 use crate::stats::interval::Interval;
+use crate::workload::request::Tally;
 
 /// What a level was measured for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,6 +239,9 @@ pub struct LevelRecord {
     pub tail_s: f64,
     /// How the cohort ended.
     pub counts: Counts,
+    /// What was asked over the whole level, warm-up and tail included: its realised token mix, and what had to be shortened.
+    #[serde(default)]
+    pub traffic: Tally,
     /// What came out.
     pub throughput: Throughput,
     /// The same per device.

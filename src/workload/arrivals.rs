@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::rng;
-use crate::workload::rate_series::RateSeries;
+use crate::workload::rate_series::{RateSeries, Then};
 
 /// Ascending offsets from the beginning of a level.
 pub type Schedule = Box<dyn Iterator<Item = Nanos> + Send>;
@@ -49,10 +49,14 @@ pub enum ArrivalError {
     /// The rate series makes no sense.
     #[error("the rate series {0}. Mend the list of segments")]
     Series(String),
+    /// The rate series has another mean than the asked rate.
+    #[error("the rate series {0}. Say `then = \"repeat\"`, which makes its mean the asked rate")]
+    OffRate(String),
 }
 
 impl ArrivalProcess {
-    /// Endless intended offsets at a mean of `rate` calls/s (a series: `rate` where its multiplier is 1), the same for the same seed.
+    /// Endless intended offsets at a mean of `rate` calls/s (a series that holds its last value: `rate` where its multiplier is 1), the same
+    /// for the same seed.
     ///
     /// A rate that is not above 0, or a process that fails [`Self::check`], has no arrivals.
     #[must_use]
@@ -92,6 +96,14 @@ impl ArrivalProcess {
         }
     }
 
+    /// Whether its mean is the asked rate over a long time: what a level that is named after its rate needs.
+    pub fn keeps_rate(&self) -> Result<(), ArrivalError> {
+        match self {
+            Self::Series(series) => series.off_rate().map_or(Ok(()), |why| Err(ArrivalError::OffRate(why))),
+            Self::Constant | Self::Poisson | Self::Gamma { .. } => Ok(()),
+        }
+    }
+
     /// Whether its parameters make sense.
     pub fn check(&self) -> Result<(), ArrivalError> {
         match self {
@@ -109,7 +121,10 @@ impl fmt::Display for ArrivalProcess {
             Self::Constant => write!(out, "constant"),
             Self::Poisson => write!(out, "poisson"),
             Self::Gamma { burstiness } => write!(out, "gamma:{burstiness}"),
-            Self::Series(series) => write!(out, "series of {} segments", series.segments.len()),
+            Self::Series(series) => {
+                let then = if series.then == Then::Repeat { "repeated" } else { "then held" };
+                write!(out, "series of {} segments, {then}", series.segments.len())
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ impl RateSegment {
 }
 
 impl RateSeries {
-    /// Mean multiplier over one pass of the segments.
+    /// Mean multiplier over one pass of the segments. A series that repeats is divided by it, so that its mean rate is the asked one.
     #[must_use]
     pub fn mean_multiplier(&self) -> f64 {
         let seconds: f64 = self.segments.iter().map(|segment| segment.seconds).sum();
@@ -73,9 +73,18 @@ impl RateSeries {
         if self.segments.iter().map(RateSegment::area).sum::<f64>() > 0.0 { Ok(()) } else { Err("has no arrivals at all".to_owned()) }
     }
 
+    /// Why its mean rate is not the asked one, however long it goes on; `None` where it is.
+    pub(super) fn off_rate(&self) -> Option<String> {
+        let (mean, last) = (self.mean_multiplier(), self.segments.last()?.to);
+        let is_one = |value: f64| (value - 1.0).abs() < 1e-9;
+        let keeps = self.then == Then::Repeat || (is_one(mean) && is_one(last));
+        (!keeps).then(|| format!("averages `{mean}` times the asked rate and then holds `{last}` times it, so no level would have the rate that it is named after"))
+    }
+
     /// A walk along the series from its beginning.
     pub(super) fn inverse(&self) -> Inverse {
-        Inverse { series: self.clone(), segment: 0, began: 0.0, area_before: 0.0 }
+        let unit = if self.then == Then::Repeat { self.mean_multiplier() } else { 1.0 };
+        Inverse { series: self.clone(), unit, segment: 0, began: 0.0, area_before: 0.0 }
     }
 }
 
@@ -83,6 +92,8 @@ impl RateSeries {
 #[derive(Debug)]
 pub(super) struct Inverse {
     series: RateSeries,
+    /// What counts as a multiplier of 1.
+    unit: f64,
     segment: usize,
     began: f64,
     area_before: f64,
@@ -91,6 +102,7 @@ pub(super) struct Inverse {
 impl Inverse {
     /// The time, seconds, at which the integral reaches `area`; `None` if it never does.
     pub(super) fn time_of(&mut self, area: f64) -> Option<f64> {
+        let area = area * self.unit;
         loop {
             let Some(segment) = self.series.segments.get(self.segment) else {
                 // Held: the last multiplier goes on for ever.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::rng;
+use crate::workload::fit::Size;
 
 /// A run of pseudo-random tokens: equal segments give equal tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,15 +94,34 @@ pub struct Request {
 pub struct Tally {
     /// Requests made.
     pub made: u64,
+    /// Prompt tokens of these.
+    #[serde(default)]
+    pub prompt_tokens: u64,
+    /// Answer tokens asked for.
+    #[serde(default)]
+    pub output_tokens: u64,
     /// Of these, shortened to fit a cap or the context of the model.
     pub capped: u64,
     /// Sessions begun; 0 where the traffic has none.
     pub sessions: u64,
     /// Sessions that ended before their last turn because their history left no room in the context.
     pub sessions_cut: u64,
+    /// Line of the trace that the first one comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_line: Option<u64>,
     /// Why the traffic ended before its end, such as a trace file that could not be read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broke_off: Option<String>,
+}
+
+impl Tally {
+    /// One more request was made.
+    pub(super) fn count(&mut self, size: Size, shortened: bool) {
+        self.made += 1;
+        self.prompt_tokens += u64::from(size.fixed) + u64::from(size.own);
+        self.output_tokens += u64::from(size.output);
+        self.capped += u64::from(shortened);
+    }
 }
 
 /// Makes requests in order. What a workload is, seen from the load side.

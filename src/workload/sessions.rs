@@ -169,8 +169,7 @@ impl RequestSource for WorkloadRequests {
         });
         // `new` saw to it that a first turn has room, and `ready_turn` that a later one has.
         let size = fit(asked, self.workload.caps, self.limits)?;
-        self.tally.made += 1;
-        self.tally.capped += u64::from(size != asked);
+        self.tally.count(size, size != asked);
 
         let fresh = Segment { seed: rng::at(self.streams.prompts, id), tokens: size.own };
         let mut segments = Vec::with_capacity(session.before.len() + 1);

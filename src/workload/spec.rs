@@ -179,6 +179,11 @@ impl Workload {
         }
     }
 
+    /// Whether its levels have the rate that they are named after; see [`ArrivalProcess::keeps_rate`].
+    pub fn keeps_rate(&self) -> Result<(), WorkloadError> {
+        self.arrivals.keeps_rate().map_err(|source| WorkloadError::Arrivals { name: self.name.clone(), source })
+    }
+
     /// Whether every value makes sense.
     pub fn check(&self) -> Result<(), WorkloadError> {
         let impossible = |part, problem| WorkloadError::Impossible { name: self.name.clone(), part, problem };

@@ -1,5 +1,6 @@
 //! Drawn or recorded, traffic is asked the same questions: which requests, when, and of what mix.
 
+use crate::rng;
 use crate::workload::arrivals::Schedule;
 use crate::workload::fit::Limits;
 use crate::workload::mix::{MIX_REQUESTS, Mix};
@@ -46,19 +47,19 @@ impl Traffic {
         }
     }
 
-    /// The requests of one level.
+    /// The requests of the level of this seed; those of a trace belong to the arrivals that [`Self::schedule`] makes of the same seed.
     pub fn source(&self, seed: u64, limits: Limits) -> Result<Box<dyn RequestSource + Send>, TrafficError> {
         match self {
-            Self::Drawn(workload) => Ok(workload.source(seed, limits)?),
-            Self::Recorded(trace) => Ok(trace.source(seed, limits)?),
+            Self::Drawn(workload) => Ok(workload.source(rng::derive(seed, "requests"), limits)?),
+            Self::Recorded(trace) => Ok(trace.source(rng::derive(seed, "requests"), trace.start(seed), limits)?),
         }
     }
 
-    /// The arrivals of one open-loop level at `rate` calls/s. A trace has one order of arrivals, whatever the seed.
+    /// The arrivals of the open-loop level of this seed at `rate` calls/s. A trace has one order of arrivals; the seed says where it starts.
     pub fn schedule(&self, rate: f64, seed: u64) -> Result<Schedule, TrafficError> {
         match self {
-            Self::Drawn(workload) => Ok(workload.arrivals.schedule(rate, seed)),
-            Self::Recorded(trace) => Ok(trace.schedule(rate)?),
+            Self::Drawn(workload) => Ok(workload.arrivals.schedule(rate, rng::derive(seed, "arrivals"))),
+            Self::Recorded(trace) => Ok(trace.schedule(rate, trace.start(seed))?),
         }
     }
 

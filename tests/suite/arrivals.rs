@@ -39,6 +39,7 @@ fn every_process_keeps_the_asked_rate_and_its_own_burstiness() {
         (gamma(1.0), 1.0),
         (gamma(4.0), 0.5),
         (series(&[(10.0, 1.0, 1.0)], Then::Hold), 1.0),
+        (series(&[(10.0, 3.0, 3.0)], Then::Repeat), 1.0),
     ];
     for (process, cv) in cases {
         for rate in [0.5, 40.0, 100_000.0] {
@@ -115,8 +116,24 @@ fn a_step_a_ramp_and_a_spike_have_the_arrivals_of_their_areas() {
         let tolerance = 4.0 * (expected / seeds as f64).sqrt();
         assert!((mean - expected).abs() < tolerance, "{process} until {until} s: {mean} arrivals, not {expected}");
     }
-    let ArrivalProcess::Series(spike) = spike else { unreachable!("built as a series above") };
-    assert!((spike.mean_multiplier() - 2.8).abs() < 1e-12);
+}
+
+#[test]
+fn a_series_that_repeats_has_the_asked_rate_over_whole_periods() {
+    let segments = [(10.0, 1.0, 1.0), (5.0, 10.0, 10.0), (10.0, 1.0, 1.0)];
+    let spike = series(&segments, Then::Repeat);
+    let (rate, seeds) = (50.0, 40_u64);
+    // A tenth of a period: 2.5 s at 1 of a mean of 2.8.
+    for (until, expected) in [(25.0, 1250.0), (250.0, 12_500.0), (2.5, 2.5 / 2.8 * 50.0)] {
+        let mean = (0..seeds).map(|seed| count_until(&spike, rate, seed, until) as f64).sum::<f64>() / seeds as f64;
+        let tolerance = 4.0 * (expected / seeds as f64).sqrt();
+        assert!((mean - expected).abs() < tolerance, "until {until} s: {mean} arrivals, not {expected}");
+    }
+    assert_eq!(spike.keeps_rate(), Ok(()));
+    let held = series(&segments, Then::Hold).keeps_rate().expect_err("2.8 times the asked rate").to_string();
+    assert!(held.contains("averages `2.8` times the asked rate") && held.contains("then = \"repeat\""), "{held}");
+    assert!(series(&[(10.0, 0.0, 2.0)], Then::Hold).keeps_rate().is_err(), "it holds twice the asked rate");
+    assert_eq!(series(&[(10.0, 0.0, 2.0), (5.0, 1.0, 1.0)], Then::Hold).keeps_rate(), Ok(()));
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Traffic for Plain {
     }
 
     fn schedule(&self, calls_per_s: f64, seed: u64) -> anyhow::Result<Schedule> {
-        let mut stream = rng::stream(seed, "gaps");
+        let mut stream = rng::stream(rng::derive(seed, "arrivals"), "gaps");
         let mut at = 0.0;
         Ok(Box::new(std::iter::repeat_with(move || {
             let gap: f64 = Exp1.sample(&mut stream);

@@ -172,3 +172,15 @@ fn each_kind_of_failure_ends_the_process_with_its_own_code() {
         assert_eq!(Exit::of(&failure).code(), code, "{failure:#}");
     }
 }
+
+#[test]
+fn a_series_whose_levels_would_not_have_their_rate_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("spike.toml");
+    let text = "name = \"spike\"\nsource = \"a test\"\ninput = { fixed = 10 }\noutput = { fixed = 4 }\n[arrivals.series]\n\
+                segments = [{ seconds = 5, from = 1, to = 1 }, { seconds = 5, from = 10, to = 10 }]\n";
+    fs::write(&file, text).unwrap();
+    let output = run(["bench", "--target", "null", "--workload", file.to_str().unwrap(), "--data-dir", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
+    assert!(stderr(&output).contains("averages `5.5` times the asked rate"), "{}", stderr(&output));
+}

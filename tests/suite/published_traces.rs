@@ -75,7 +75,7 @@ fn the_real_traces_have_their_published_figures() {
         assert_eq!(rows.len() as u64, count, "{name}");
         assert!(is_as_stated(rows.iter().map(|row| row.input_tokens), inputs), "{name}");
         assert!(is_as_stated(rows.iter().map(|row| row.output_tokens), outputs), "{name}");
-        assert_eq!(trace.own_schedule().expect("a good trace").count() as u64, count - failed, "{name}");
+        assert_eq!(trace.schedule(trace.own_rate(), 0).expect("a good trace").count() as u64, count - failed, "{name}");
     }
 }
 
@@ -95,7 +95,7 @@ fn the_conversation_trace_repeats_what_its_block_ids_say() {
             left = left.saturating_sub(512);
         }
     }
-    let mix = Mix::of(&mut *trace.source(3, Limits { max_context: 1 << 20, vocab_size: 32_000 }).expect("a good trace"), usize::MAX);
+    let mix = Mix::of(&mut *trace.source(3, 0, Limits { max_context: 1 << 20, vocab_size: 32_000 }).expect("a good trace"), usize::MAX);
     assert_eq!((mix.requests, mix.capped_share), (12_031, 0.0));
     assert!((mix.repeated_share - repeated as f64 / tokens as f64).abs() < 1e-12, "{}", mix.repeated_share);
     assert!(mix.repeated_share > 0.3, "{}", mix.repeated_share);

@@ -18,6 +18,7 @@ use plimsoll::record::slo::{Objective, Slo, SloMetric, SloSource};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
 use plimsoll::record::verdict::{Invalid, Outcome, Verdict};
 use plimsoll::stats::interval::Interval;
+use plimsoll::workload::request::Tally;
 
 const OUTPUT_TOKENS: f64 = 64.0;
 const SATURATION: f64 = 12.0;
@@ -159,6 +160,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
         window: (Nanos::from_secs(5), Nanos::from_secs(65)),
         tail_s: 2.0,
         counts: Counts { cohort, completed: cohort, failed: BTreeMap::new(), timed_out: 0, refused: 0, whole_level: cohort + 50 },
+        traffic: Tally { made: cohort + 50, prompt_tokens: (cohort + 50) * 256, output_tokens: (cohort + 50) * 64, ..Tally::default() },
         throughput: Throughput {
             calls_per_s,
             completions_per_s: completed_per_s,

@@ -35,7 +35,7 @@ fn rows(trace: &Trace) -> Vec<TraceRow> {
 }
 
 fn requests(trace: &Trace, seed: u64, limits: Limits, count: usize) -> Vec<Request> {
-    let mut source = trace.source(seed, limits).expect("a good trace");
+    let mut source = trace.source(seed, 0, limits).expect("a good trace");
     std::iter::from_fn(|| source.next_request()).take(count).collect()
 }
 
@@ -75,7 +75,7 @@ fn each_format_is_guessed_and_read() {
         assert_eq!((facts.format, facts.rows, facts.failed), (format, rows, failed), "{name}");
         let prompts: Vec<u32> = requests(&trace, 0, ROOMY, 3).iter().map(|request| request.prompt.len()).collect();
         assert_eq!(prompts, inputs, "{name}");
-        assert_eq!(seconds(trace.own_schedule().expect("a good trace").take(3)), stamps, "{name}");
+        assert_eq!(seconds(trace.schedule(trace.own_rate(), 0).expect("a good trace").take(3)), stamps, "{name}");
         let forced = survey(&fixture(name), TraceOptions { format: Some(format), ..TraceOptions::default() }).expect("its own format");
         assert_eq!(forced.facts(), facts);
     }
@@ -111,7 +111,7 @@ fn a_scaled_trace_still_shares_its_beginnings() {
 fn caps_and_context_shorten_requests_and_are_counted() {
     let options = TraceOptions { caps: Caps { prompt_tokens: Some(600), output_tokens: Some(60) }, ..TraceOptions::default() };
     let trace = survey(&fixture("mooncake.jsonl"), options).expect("a good trace");
-    let mut source = trace.source(1, Limits { max_context: 640, vocab_size: 100 }).expect("a good trace");
+    let mut source = trace.source(1, 0, Limits { max_context: 640, vocab_size: 100 }).expect("a good trace");
     let made: Vec<Request> = std::iter::from_fn(|| source.next_request()).collect();
     let sizes: Vec<_> = made.iter().map(|request| (request.prompt.len(), request.output_tokens)).collect();
     assert_eq!(sizes, [(590, 50), (591, 49), (580, 60), (400, 8)]);
@@ -123,23 +123,92 @@ fn caps_and_context_shorten_requests_and_are_counted() {
 fn a_trace_is_stretched_to_the_asked_rate_and_keeps_its_bursts() {
     let trace = surveyed("azure.csv");
     assert!((trace.own_rate() - 0.75).abs() < 1e-12);
+    assert_eq!(seconds(trace.schedule(7.5, 0).expect("a good trace")), [0.0, 0.05, 0.3, 0.4]);
     let traffic = Traffic::Recorded(trace.clone());
-    assert_eq!(seconds(traffic.schedule(7.5, 0).expect("a good trace")), [0.0, 0.05, 0.3, 0.4]);
     assert_eq!(traffic.arrivals_note(7.5), "stamps of the trace run 10.0000 times as fast as recorded: 0.7500 calls/s became 7.5000");
     let fast = survey(&fixture("azure.csv"), TraceOptions { speed: 2.0, ..TraceOptions::default() }).expect("a good trace");
-    assert_eq!(seconds(fast.own_schedule().expect("a good trace")), [0.0, 0.25, 1.5, 2.0]);
+    assert_eq!(seconds(fast.schedule(fast.own_rate(), 0).expect("a good trace")), [0.0, 0.25, 1.5, 2.0]);
     assert!((fast.own_rate() - 1.5).abs() < 1e-12);
-    assert_eq!(seconds(fast.schedule(7.5).expect("a good trace")), [0.0, 0.05, 0.3, 0.4]);
-    assert!(matches!(trace.schedule(0.0), Err(TraceError::Option { option: "rate", .. })));
+    assert_eq!(seconds(fast.schedule(7.5, 0).expect("a good trace")), [0.0, 0.05, 0.3, 0.4]);
+    assert!(matches!(trace.schedule(0.0, 0), Err(TraceError::Option { option: "rate", .. })));
+}
+
+#[test]
+fn a_trace_can_be_entered_anywhere_and_goes_round_once_with_requests_and_arrivals_in_step() {
+    let file = plain("0,10,1\n1,20,2\n3,30,0\n4,40,4\n10,50,5\n");
+    let trace = survey(file.path(), TraceOptions::default()).expect("a good trace");
+    let expected = [
+        ([1, 2, 4, 5], [0.0, 1.0, 4.0, 10.0]),
+        ([2, 4, 5, 1], [0.0, 3.0, 9.0, 9.0 + 10.0 / 3.0]),
+        ([4, 5, 1, 2], [0.0, 6.0, 6.0 + 10.0 / 3.0, 7.0 + 10.0 / 3.0]),
+        ([5, 1, 2, 4], [0.0, 10.0 / 3.0, 1.0 + 10.0 / 3.0, 4.0 + 10.0 / 3.0]),
+    ];
+    for (start, (answers, stamps)) in (0_u64..).zip(expected) {
+        let mut source = trace.source(0, start, ROOMY).expect("a good trace");
+        let made: Vec<u32> = std::iter::from_fn(|| source.next_request()).map(|request| request.output_tokens).collect();
+        assert_eq!(made, answers, "from call {start}");
+        let found = seconds(trace.schedule(trace.own_rate(), start).expect("a good trace"));
+        assert!(found.len() == 4 && found.iter().zip(stamps).all(|(found, stamp)| (found - stamp).abs() < 1e-8), "{start}: {found:?}");
+        let tally = source.tally();
+        assert_eq!((tally.made, tally.prompt_tokens, tally.output_tokens, tally.broke_off), (4, 120, 12, None));
+        assert_eq!(tally.from_line, Some([2, 3, 5, 6][start as usize]));
+    }
+}
+
+#[test]
+fn levels_of_different_seeds_see_different_parts_of_a_trace_and_all_of_it_in_the_end() {
+    // Each answer is as long as the number of its row, so the requests say where they come from.
+    let calls: String = (0..400).map(|at| format!("{at},10,{}\n", at + 1)).collect();
+    let file = plain(&calls);
+    let options = TraceOptions { at_end: AtEnd::Repeat, ..TraceOptions::default() };
+    let traffic = Traffic::Recorded(survey(file.path(), options).expect("a good trace"));
+    let level = |seed| {
+        let mut source = traffic.source(seed, ROOMY).expect("a good trace");
+        std::iter::from_fn(|| source.next_request()).take(40).map(|request| request.output_tokens).collect::<Vec<_>>()
+    };
+    assert_eq!(level(7), level(7));
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..100 {
+        let made = level(seed);
+        for pair in made.windows(2) {
+            assert_eq!(pair[1], pair[0] % 400 + 1, "rows stay in order");
+        }
+        seen.extend(made);
+    }
+    assert!(seen.len() > 390, "{} of 400 rows", seen.len());
+}
+
+#[test]
+fn a_burst_arrives_with_the_requests_that_made_it() {
+    // Long prompts come close together, short ones far apart: whatever the seed, they still do.
+    let mut at = 0.0;
+    let rows: String = (0..60)
+        .map(|row| {
+            let (gap, input) = if row % 10 < 5 { (0.1, 900) } else { (2.0, 30) };
+            at += gap;
+            format!("{at:.1},{input},1\n")
+        })
+        .collect();
+    let file = plain(&rows);
+    let traffic = Traffic::Recorded(survey(file.path(), TraceOptions::default()).expect("a good trace"));
+    for seed in 0..20 {
+        let mut source = traffic.source(seed, ROOMY).expect("a good trace");
+        let prompts: Vec<u32> = std::iter::from_fn(|| source.next_request()).map(|request| request.prompt.len()).collect();
+        let stamps = seconds(traffic.schedule(1.0, seed).expect("a good trace"));
+        let close = |pair: &[f64]| pair[1] - pair[0] < 0.5;
+        let agree = stamps.windows(2).zip(&prompts[1..]).filter(|(pair, prompt)| close(pair) == (**prompt == 900)).count();
+        // Only the gap at which the trace goes round is another one.
+        assert!(agree >= 58, "seed {seed}: {agree} of 59 gaps are those of their requests");
+    }
 }
 
 #[test]
 fn a_repeated_trace_goes_on_at_its_rate_with_prompts_of_its_own() {
     let options = TraceOptions { at_end: AtEnd::Repeat, ..TraceOptions::default() };
     let trace = survey(&fixture("mooncake.jsonl"), options).expect("a good trace");
-    let stamps = seconds(trace.own_schedule().expect("a good trace").take(9));
+    let stamps = seconds(trace.schedule(trace.own_rate(), 0).expect("a good trace").take(9));
     assert_eq!(stamps, [0.0, 0.0, 3.0, 6.0, 8.0, 8.0, 11.0, 14.0, 16.0]);
-    let last = trace.schedule(100.0).expect("a good trace").nth(4_000).expect("it repeats");
+    let last = trace.schedule(100.0, 0).expect("a good trace").nth(4_000).expect("it repeats");
     assert_eq!(last, Nanos::from_secs(40));
     let made = requests(&trace, 1, ROOMY, 8);
     assert_eq!(made[4].prompt.len(), made[0].prompt.len());
@@ -149,7 +218,10 @@ fn a_repeated_trace_goes_on_at_its_rate_with_prompts_of_its_own() {
 
 #[test]
 fn the_first_rows_or_a_window_of_a_trace_can_be_taken() {
-    let take = |options| seconds(survey(&fixture("plain.csv"), options).expect("a good trace").own_schedule().expect("a good trace"));
+    let take = |options| {
+        let trace = survey(&fixture("plain.csv"), options).expect("a good trace");
+        seconds(trace.schedule(trace.own_rate(), 0).expect("a good trace"))
+    };
     assert_eq!(take(TraceOptions { first: Some(2), ..TraceOptions::default() }), [0.0, 0.75]);
     let window = Some((Nanos::from_millis(700), Nanos::from_millis(3_600)));
     assert_eq!(take(TraceOptions { window, ..TraceOptions::default() }), [0.0, 2.75]);
@@ -222,7 +294,7 @@ fn bad_lines_are_counted_by_reason_and_more_than_one_percent_are_refused() {
         let many = plain(&format!("{}{line}\n{}", good(0, 5), good(5, 120)));
         let trace = survey(many.path(), TraceOptions::default()).expect("one bad line of 121");
         assert_eq!(trace.facts().rejected.iter().collect::<Vec<_>>(), [(&reason.to_owned(), &1)], "{line}");
-        assert_eq!((trace.facts().rows, trace.own_schedule().expect("a good trace").count()), (120, 120), "{line}");
+        assert_eq!((trace.facts().rows, trace.schedule(trace.own_rate(), 0).expect("a good trace").count()), (120, 120), "{line}");
         assert!(trace.facts().to_string().ends_with(&format!("1 lines rejected: {reason}")), "{}", trace.facts());
         let message = refusal(&plain(&format!("{}{line}\n{}", good(0, 5), good(5, 50))), TraceOptions::default());
         assert!(message.starts_with("1 of 51 lines of `FILE` are no call, more than 1 % (1 "), "{message}");
@@ -319,7 +391,7 @@ fn a_trace_that_changes_while_it_is_replayed_is_not_taken_for_its_end() {
     let mut file = plain("0,10,1\n1,10,2\n2,10,3\n");
     let trace = survey(file.path(), TraceOptions::default()).expect("a good trace");
     file.as_file_mut().set_len("arrival_s,input_tokens,output_tokens\n0,10,1\n1,10,2\n".len() as u64).expect("an open file");
-    let mut source = trace.source(0, ROOMY).expect("it still opens");
+    let mut source = trace.source(0, 0, ROOMY).expect("it still opens");
     assert_eq!(std::iter::from_fn(|| source.next_request()).count(), 2);
     assert!(source.tally().broke_off.expect("it broke off").ends_with("changed while it was replayed"));
 }
@@ -348,7 +420,7 @@ proptest! {
             prop_assert!(good < 2);
             return Ok(());
         };
-        let stamps: Vec<Nanos> = trace.schedule(rate).expect("a good trace").collect();
+        let stamps: Vec<Nanos> = trace.schedule(rate, 0).expect("a good trace").collect();
         prop_assert_eq!(stamps.len(), good);
         prop_assert!(stamps.is_sorted());
         let last = stamps.last().expect("two calls or more").as_secs_f64();

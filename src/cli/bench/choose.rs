@@ -59,6 +59,7 @@ fn workload(args: &BenchArgs) -> anyhow::Result<Workload> {
     if let Some(arrivals) = &args.traffic.arrivals {
         workload.arrivals = arrivals.parse::<ArrivalProcess>().exit_with(Exit::Usage)?;
     }
+    workload.keeps_rate().exit_with(Exit::BadInput)?;
     let scale = args.traffic.length_scale.or((by_model && !args.quick && args.target.model.is_none()).then_some(CPU_LENGTHS));
     match scale {
         None => Ok(workload),

@@ -11,37 +11,52 @@ use crate::workload::trace::options::AtEnd;
 use crate::workload::trace::rows::TraceRows;
 use crate::workload::trace::survey::{Trace, TraceError};
 
-/// The calls that are replayed, pass after pass.
+/// The calls that are replayed, pass after pass, from one in the middle on.
 struct Replay {
     trace: Trace,
     rows: TraceRows,
     /// Passes that are over.
     pass: u64,
-    given: u64,
+    /// Calls read, those before the start included.
+    read: u64,
+    /// The last call, counted as `read`, of a trace that does not repeat: it goes round once.
+    until: Option<u64>,
+    /// The first call, which is given before any other is read.
+    first: Option<TraceRow>,
     broke_off: Option<String>,
 }
 
 impl Replay {
-    fn new(trace: &Trace) -> Result<Self, TraceError> {
-        Ok(Self { rows: trace.rows()?, trace: trace.clone(), pass: 0, given: 0, broke_off: None })
+    /// From call `start` on, counted from 0 among those that are replayed.
+    fn new(trace: &Trace, start: u64) -> Result<Self, TraceError> {
+        let start = start % trace.calls().max(1);
+        let until = (trace.options.at_end == AtEnd::Stop).then(|| trace.calls() + start);
+        let mut replay = Self { rows: trace.rows()?, trace: trace.clone(), pass: 0, read: 0, until, first: None, broke_off: None };
+        while replay.read <= start && replay.broke_off.is_none() {
+            replay.first = replay.read_on();
+        }
+        Ok(replay)
     }
 
     fn next(&mut self) -> Option<TraceRow> {
-        if self.broke_off.is_some() {
+        self.first.take().or_else(|| self.read_on())
+    }
+
+    fn read_on(&mut self) -> Option<TraceRow> {
+        if self.broke_off.is_some() || self.until == Some(self.read) {
             return None;
         }
         loop {
             match self.rows.next() {
                 Some(Ok(row)) if row.failed() => {}
                 Some(Ok(row)) => {
-                    self.given += 1;
+                    self.read += 1;
                     return Some(row);
                 }
                 Some(Err(error)) => return self.break_off(error.to_string()),
-                None if self.given != self.trace.calls() * (self.pass + 1) => {
+                None if self.read != self.trace.calls() * (self.pass + 1) => {
                     return self.break_off(format!("`{}` changed while it was replayed", self.trace.facts.name));
                 }
-                None if self.trace.options.at_end == AtEnd::Stop => return None,
                 None => match self.trace.rows() {
                     Ok(rows) => {
                         self.rows = rows;
@@ -77,17 +92,29 @@ impl Trace {
         self.calls().saturating_sub(1) as f64 / (self.facts.replay_span as f64 / 1e9) * self.options.speed
     }
 
-    /// Its own stamps, sped up as its options say; the first call at 0.
-    pub fn own_schedule(&self) -> Result<Schedule, TraceError> {
-        self.stretched(1.0 / self.options.speed)
+    /// The call that a level of this seed starts from: any, equally likely, so that levels see different parts of a long trace.
+    #[must_use]
+    pub fn start(&self, seed: u64) -> u64 {
+        (rng::uniform_at(rng::derive(seed, "start of the trace"), 0) * self.calls() as f64) as u64
     }
 
-    /// Its own stamps, stretched or squeezed to a mean of `rate` calls/s (above 0): bursts keep their shape.
-    pub fn schedule(&self, rate: f64) -> Result<Schedule, TraceError> {
+    /// Its own stamps from call `start` on, stretched or squeezed to a mean of `rate` calls/s (above 0) over the whole trace: bursts
+    /// keep their shape. The first call is at 0; after the last one it goes round.
+    pub fn schedule(&self, rate: f64, start: u64) -> Result<Schedule, TraceError> {
         if !(rate > 0.0 && rate.is_finite()) {
             return Err(TraceError::Option { option: "rate", value: rate });
         }
-        self.stretched(self.own_rate() / rate / self.options.speed)
+        let factor = self.own_rate() / rate / self.options.speed;
+        let mut replay = Replay::new(self, start)?;
+        let start_at = replay.first.as_ref().map_or(self.facts.first_at, |row| row.at);
+        // A pass ends one mean gap after its last call, so that going round keeps the mean rate.
+        let span = self.facts.replay_span as f64;
+        let period = span + span / self.calls().saturating_sub(1) as f64;
+        Ok(Box::new(std::iter::from_fn(move || {
+            let row = replay.next()?;
+            let since = (i128::from(row.at) - i128::from(start_at)) as f64 + replay.pass as f64 * period;
+            Some(Nanos((since * factor).round() as u64))
+        })))
     }
 
     /// What [`Self::schedule`] does to the trace, in words for the report.
@@ -97,28 +124,18 @@ impl Trace {
         format!("stamps of the trace run {:.4} times as fast as recorded: {recorded:.4} calls/s became {rate:.4}", rate / recorded)
     }
 
-    fn stretched(&self, factor: f64) -> Result<Schedule, TraceError> {
-        let mut replay = Replay::new(self)?;
-        let first_at = self.facts.first_at;
-        // A pass ends one mean gap after its last call, so that repeated passes keep the mean rate.
-        let span = self.facts.replay_span as f64;
-        let period = span + span / self.calls().saturating_sub(1) as f64;
-        Ok(Box::new(std::iter::from_fn(move || {
-            let row = replay.next()?;
-            let since = row.at.abs_diff(first_at) as f64 + replay.pass as f64 * period;
-            Some(Nanos((since * factor).round() as u64))
-        })))
-    }
-
-    /// Its calls as requests for one level. Prompts share what their prefix blocks say, and nothing with another seed or pass.
-    pub fn source(&self, seed: u64, limits: Limits) -> Result<Box<dyn RequestSource + Send>, TraceError> {
+    /// Its calls from `start` on as requests for one level. Prompts share what their prefix blocks say, and nothing with another
+    /// seed or pass.
+    pub fn source(&self, seed: u64, start: u64, limits: Limits) -> Result<Box<dyn RequestSource + Send>, TraceError> {
+        let replay = Replay::new(self, start)?;
+        let from_line = replay.first.as_ref().map(|row| row.line);
         Ok(Box::new(TraceRequests {
-            replay: Replay::new(self)?,
+            replay,
             limits,
             prompts: rng::derive(seed, "prompts"),
             blocks: rng::derive(seed, "prefix blocks"),
             sampling: rng::derive(seed, "sampling"),
-            tally: Tally::default(),
+            tally: Tally { from_line, ..Tally::default() },
         }))
     }
 }
@@ -164,10 +181,11 @@ impl RequestSource for TraceRequests {
             return None;
         };
         cut(&mut prompt, size.own);
-        self.tally.made += 1;
-        self.tally.capped += u64::from(size != asked);
+        self.tally.count(size, size != asked);
+        // A conversation that goes round is another one, as its prompts are.
+        let session = row.session.map(|session| if self.replay.pass == 0 { session } else { rng::at(session, self.replay.pass) });
         let sampling = Sampling { seed: rng::at(self.sampling, id), ..Sampling::default() };
-        Some(Request { id, prompt, output_tokens: size.output, sampling, session: row.session })
+        Some(Request { id, prompt, output_tokens: size.output, sampling, session })
     }
 
     fn tally(&self) -> Tally {

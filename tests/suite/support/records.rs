@@ -10,6 +10,7 @@ use plimsoll::record::request::{Chunk, Ending, RequestRecord};
 use plimsoll::record::run::{ColdStart, RunRecord, RunStatus, WorkloadRecord};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
 use plimsoll::record::verdict::{Outcome, Verdict};
+use plimsoll::workload::request::Tally;
 
 fn no_telemetry() -> Telemetry {
     Telemetry::Unavailable { why: "a test".to_owned() }
@@ -81,6 +82,7 @@ pub(crate) fn level(index: u32) -> LevelRecord {
         window: (Nanos::from_secs(1), Nanos::from_secs(11)),
         tail_s: 0.5,
         counts: Counts { cohort: 100, completed: 100, whole_level: 120, ..Counts::default() },
+        traffic: Tally::default(),
         throughput: Throughput { calls_per_s: 10.0, ..Throughput::default() },
         throughput_per_gpu: PerGpu { devices: 1, calls_per_s: 10.0, output_tokens_per_s: 200.0 },
         in_flight: InFlight::default(),
