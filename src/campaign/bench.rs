@@ -187,7 +187,8 @@ fn confirm(bench: &mut Bench<'_>, targets: &mut dyn Targets, slo: &Slo, found: f
     let mut confirmation = Confirmation::new(ConfirmationSpec {
         found,
         runs: bench.plan.windows.confirmation_runs,
-        tolerance: bench.plan.windows.tolerance,
+        step: bench.plan.windows.confirmation_step,
+        extensions_max: bench.plan.windows.extensions_max,
         allowed: allowed(slo),
         seed: rng::derive(bench.plan.seed, "confirmation"),
     });
@@ -227,6 +228,8 @@ fn shares(level: &LevelRecord, rate: f64) -> LevelShares {
     let counted = |objective: &ObjectiveJudgement| Counted {
         block: Block { misses: objective.misses, requests: objective.requests },
         clustering: objective.clustering,
+        worth: objective.worth,
+        freedom: objective.blocks.saturating_sub(1),
     };
     LevelShares { rate, objectives: level.slo.objectives.iter().map(counted).collect() }
 }
@@ -235,8 +238,10 @@ fn shares(level: &LevelRecord, rate: f64) -> LevelShares {
 fn likely_outcome(level: &LevelRecord) -> Option<Outcome> {
     let outcome = outcome(level)?;
     let within = |objective: &ObjectiveJudgement| objective.miss_share <= objective.objective.allowed_miss_share();
+    let mut defined = level.slo.objectives.iter().filter(|objective| objective.requests > 0).peekable();
     Some(match outcome {
-        Outcome::Undecided if level.slo.objectives.iter().all(within) => Outcome::Met,
+        Outcome::Undecided if defined.peek().is_none() => Outcome::Undecided,
+        Outcome::Undecided if defined.all(within) => Outcome::Met,
         Outcome::Undecided => Outcome::Broken,
         decided => decided,
     })

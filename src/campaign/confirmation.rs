@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::campaign::crossing::{LevelShares, RunCrossing, crossing, crossing_of_each, pooled, same_rate};
+use crate::campaign::decision::outcome_of_counts;
+use crate::campaign::search::fails;
 use crate::record::verdict::Outcome;
 use crate::rng;
 use crate::stats::interval::{Interval, student};
@@ -13,8 +15,6 @@ use crate::stats::special::student_quantile;
 
 /// Confidence of the published interval.
 const CONFIDENCE: f64 = 0.95;
-/// Levels added above or below the first three while the crossing lies outside them.
-const EXTENSIONS_MAX: usize = 6;
 
 /// What to confirm.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,9 @@ pub struct ConfirmationSpec {
     /// Fresh runs: 3 or more; 2 in quick mode; 1 gives a bracket only.
     pub runs: u32,
     /// Step between the levels of a run, such as 0.05.
-    pub tolerance: f64,
+    pub step: f64,
+    /// Rates added above or below the first three until a pass and a fail are decided.
+    pub extensions_max: usize,
     /// Allowed share of misses of each objective.
     pub allowed: Vec<f64>,
     /// Seed of the levels' seeds; no level shares one with the search.
@@ -62,11 +64,11 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// A rate passed in fresh runs, and a higher one did not.
+    /// A rate is decided to pass by all fresh runs together, and a higher one to fail; the estimate lies between.
     Confirmed,
-    /// One run: a bracket, no interval.
+    /// The same of one run: a bracket, no interval.
     BracketOnly,
-    /// No rate near the found one passes with a higher one failing.
+    /// No rate near the found one is decided to pass with a higher one decided to fail.
     Undecided,
     /// Levels stayed invalid.
     Invalid,
@@ -79,10 +81,14 @@ pub struct Confirmed {
     pub status: Status,
     /// Highest offered load that meets the SLO.
     pub rate: Option<f64>,
-    /// 95 % interval of it; `None` from one run.
+    /// 95 % interval of it; `None` from one run, and without a pass and a fail.
     pub interval: Option<Interval>,
-    /// Highest measured rate that meets the SLO by all runs taken together, and the next measured rate, which does not.
-    pub bracket: Option<(f64, f64)>,
+    /// Highest rate that all runs together are decided to pass at, at or under the estimate and under every decided fail.
+    pub pass: Option<f64>,
+    /// Lowest rate over the estimate that they are decided to fail at.
+    pub fail: Option<f64>,
+    /// The measured rates on both sides of the estimate, decided or not.
+    pub measured: Option<(f64, f64)>,
     /// Where each run's own shares cross the allowed one.
     pub crossings: Vec<f64>,
     /// Runs.
@@ -115,20 +121,22 @@ impl Confirmation {
         if self.levels.iter().filter(|level| level.outcome.is_none()).count() > runs as usize {
             return Next::Done(self.conclude(Status::Invalid));
         }
-        let (down, up) = (1.0 - self.spec.tolerance, 1.0 + self.spec.tolerance);
+        let (down, up) = (1.0 - self.spec.step, 1.0 + self.spec.step);
         let mut rates = vec![self.spec.found * down, self.spec.found, self.spec.found * up];
-        for _ in 0..=EXTENSIONS_MAX {
+        for _ in 0..=self.spec.extensions_max {
             if let Some(next) = (1..=runs).find_map(|run| self.missing(run, &rates)) {
                 return next;
             }
-            let Some(likely) = self.likely() else { break };
-            // The confirmed rate has a level under it, which passes too, and one over it, which does not.
-            if likely < rates[1] {
-                rates.insert(0, rates[0] * down);
-            } else if likely >= rates[rates.len() - 1] {
-                rates.push(rates[rates.len() - 1] * up);
-            } else {
-                return Next::Done(self.conclude(if runs == 1 { Status::BracketOnly } else { Status::Confirmed }));
+            // A rate that not all runs have measured yet says nothing, or the way would depend on who came first.
+            let seen = self.only(&rates);
+            let Some(likely) = seen.likely() else { break };
+            // Only a decided pass below and a decided fail above bound the estimate: the side that lacks one goes on.
+            match (seen.pass(likely), seen.fail(likely)) {
+                (None, _) => rates.insert(0, rates[0] * down),
+                (Some(_), None) => rates.push(rates[rates.len() - 1] * up),
+                (Some(_), Some(_)) => {
+                    return Next::Done(self.conclude(if runs == 1 { Status::BracketOnly } else { Status::Confirmed }));
+                }
             }
         }
         Next::Done(self.conclude(Status::Undecided))
@@ -141,6 +149,12 @@ impl Confirmation {
         let rate = (0..rates.len()).map(|index| rates[(index + run as usize - 1) % rates.len()]).find(|rate| !has(*rate))?;
         let seed = rng::derive(self.spec.seed, &format!("confirmation run {run} level {}", self.levels.len()));
         Some(Next::Measure { run, rate, seed })
+    }
+
+    /// What was measured at these rates.
+    fn only(&self, rates: &[f64]) -> Self {
+        let among = |level: &&ConfirmedLevel| rates.iter().any(|rate| same_rate(level.level.rate, *rate));
+        Self { spec: self.spec.clone(), levels: self.levels.iter().filter(among).cloned().collect() }
     }
 
     /// The valid levels of a run.
@@ -168,27 +182,66 @@ impl Confirmation {
         2 * at.iter().filter(|lost| **lost).count() > at.len()
     }
 
+    /// What all runs together say of each measured rate, lowest first: misses and requests summed.
+    fn verdicts(&self) -> Vec<(f64, Outcome)> {
+        let all: Vec<LevelShares> = self.valid().map(|level| level.level.clone()).collect();
+        pooled(&all).iter().map(|level| (level.rate, self.verdict(level))).collect()
+    }
+
+    fn verdict(&self, all: &LevelShares) -> Outcome {
+        if self.lost_at(all.rate) {
+            return Outcome::Unstable;
+        }
+        let objectives: Vec<Outcome> =
+            all.objectives.iter().zip(&self.spec.allowed).map(|(counted, allowed)| outcome_of_counts(counted, *allowed)).collect();
+        let any = |outcome| objectives.contains(&outcome);
+        // One run that fails by itself is enough doubt in a pass.
+        let run_fails = self.valid().any(|level| same_rate(level.level.rate, all.rate) && level.outcome.is_some_and(fails));
+        match () {
+            () if any(Outcome::Broken) => Outcome::Broken,
+            () if run_fails || any(Outcome::Undecided) || !any(Outcome::Met) => Outcome::Undecided,
+            () => Outcome::Met,
+        }
+    }
+
+    /// Lowest rate over `estimate` that is decided to fail.
+    fn fail(&self, estimate: f64) -> Option<f64> {
+        self.verdicts().into_iter().find(|(rate, outcome)| *rate > estimate && fails(*outcome)).map(|(rate, _)| rate)
+    }
+
+    /// Highest rate up to `estimate`, and under every rate that is decided to fail, that is decided to pass.
+    fn pass(&self, estimate: f64) -> Option<f64> {
+        let under = self.verdicts().into_iter().take_while(|(rate, outcome)| *rate <= estimate && !fails(*outcome));
+        under.filter(|(_, outcome)| *outcome == Outcome::Met).last().map(|(rate, _)| rate)
+    }
+
     /// The headline from every level of every run.
     fn conclude(&self, status: Status) -> Confirmed {
         let runs = self.levels.iter().map(|level| level.run).max().unwrap_or(0);
         let each: Vec<Vec<LevelShares>> = (1..=runs).map(|run| self.of_run(run).cloned().collect()).collect();
         let crossings = crossing_of_each(&each, &self.spec.allowed);
         let rate = self.likely().filter(|_| status != Status::Invalid);
-        let bracket = rate.and_then(|rate| self.bracket(rate));
-        let interval = interval(&crossings).filter(|_| rate.is_some()).map(|interval| {
-            let ends = bracket.into_iter().flat_map(|(pass, fail)| [pass, fail]).chain(rate);
-            ends.fold(interval, Interval::widened_to)
-        });
+        let (pass, fail) = (rate.and_then(|rate| self.pass(rate)), rate.and_then(|rate| self.fail(rate)));
+        let interval = rate.zip(pass.zip(fail)).and_then(|(rate, bracket)| self.interval(&crossings, rate, bracket));
+        let measured = rate.and_then(|rate| self.neighbours(rate));
         let crossings = crossings.iter().map(|crossing| crossing.rate).collect();
-        Confirmed { status, rate, interval, bracket, crossings, runs }
+        Confirmed { status, rate, interval, pass, fail, measured, crossings, runs }
+    }
+
+    /// The interval over the runs, widened to the decided bounds, and cut one step outside them: the counts of all runs
+    /// decide that what lies there passes or fails, however much a few runs scatter.
+    fn interval(&self, crossings: &[RunCrossing], rate: f64, (pass, fail): (f64, f64)) -> Option<Interval> {
+        let wide = interval(crossings)?.widened_to(rate).widened_to(pass).widened_to(fail);
+        let (lowest, highest) = (pass * (1.0 - self.spec.step), fail * (1.0 + self.spec.step));
+        Some(Interval { low: wide.low.max(lowest), high: wide.high.min(highest), ..wide })
     }
 
     /// The neighbouring measured rates around `rate`.
-    fn bracket(&self, rate: f64) -> Option<(f64, f64)> {
+    fn neighbours(&self, rate: f64) -> Option<(f64, f64)> {
         let rates = || self.valid().map(|level| level.level.rate);
-        let pass = rates().filter(|measured| *measured <= rate).max_by(f64::total_cmp)?;
-        let fail = rates().filter(|measured| *measured > rate).min_by(f64::total_cmp)?;
-        Some((pass, fail))
+        let below = rates().filter(|measured| *measured <= rate).max_by(f64::total_cmp)?;
+        let above = rates().filter(|measured| *measured > rate).min_by(f64::total_cmp)?;
+        Some((below, above))
     }
 }
 

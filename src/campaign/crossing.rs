@@ -21,6 +21,11 @@ pub struct Counted {
     pub block: Block,
     /// How many times more the share scatters than with independent requests, 1 or more.
     pub clustering: f64,
+    /// Requests that come and go with one wave of load; the clustering at least. A pass answers for waves that brought
+    /// no miss by luck.
+    pub worth: f64,
+    /// Blocks of time behind the clustering, less one for each level.
+    pub freedom: u64,
 }
 
 /// What one level says about all objectives.
@@ -53,8 +58,8 @@ pub struct Crossing {
     pub side: Side,
 }
 
-/// The lowest crossing over all objectives, each with its allowed share of misses; levels of one rate are pooled.
-/// `None` with fewer than two rates.
+/// The lowest crossing over all objectives, each with its allowed share of misses; levels of one rate are pooled. An
+/// objective is left out where no request defines it. `None` with fewer than two rates.
 #[must_use]
 pub fn crossing(levels: &[LevelShares], allowed: &[f64]) -> Option<Crossing> {
     let curves = curves(&pooled(levels), allowed)?;
@@ -74,7 +79,8 @@ pub struct RunCrossing {
 #[must_use]
 pub fn crossing_of_each(runs: &[Vec<LevelShares>], allowed: &[f64]) -> Vec<RunCrossing> {
     let Some(curves) = curves(&pooled(&runs.concat()), allowed) else { return Vec::new() };
-    let lowest = |run: &Vec<LevelShares>| curves.iter().map(|curve| curve.of_run(run)).min_by(|one, other| one.rate.total_cmp(&other.rate));
+    let lowest =
+        |run: &Vec<LevelShares>| curves.iter().filter_map(|curve| curve.of_run(run)).min_by(|one, other| one.rate.total_cmp(&other.rate));
     runs.iter().filter_map(lowest).collect()
 }
 
@@ -92,8 +98,13 @@ pub fn pooled(levels: &[LevelShares]) -> Vec<LevelShares> {
                 if old + new > 0.0 {
                     sum.clustering = (old * sum.clustering + new * more.clustering) / (old + new);
                 }
+                let (before, added) = (sum.block.requests as f64, more.block.requests as f64);
+                if before + added > 0.0 {
+                    sum.worth = (before * sum.worth + added * more.worth) / (before + added);
+                }
                 sum.block.misses += more.block.misses;
                 sum.block.requests += more.block.requests;
+                sum.freedom += more.freedom;
             }
         }
         same
@@ -109,7 +120,7 @@ pub fn same_rate(one: f64, other: f64) -> bool {
 
 fn curves(levels: &[LevelShares], allowed: &[f64]) -> Option<Vec<Curve>> {
     let measured = levels.len() >= 2 && levels.iter().all(|level| level.objectives.len() == allowed.len());
-    measured.then(|| allowed.iter().enumerate().map(|(objective, allowed)| Curve::fit(levels, objective, *allowed)).collect())
+    measured.then(|| allowed.iter().enumerate().filter_map(|(objective, allowed)| Curve::fit(levels, objective, *allowed)).collect())
 }
 
 /// A level as the fit sees it.
@@ -135,18 +146,23 @@ struct Curve {
     height: f64,
     slope: f64,
     points: Vec<Point>,
+    /// Logarithms of the rates one cell outside the levels: what a crossing is clamped to.
+    reach: (f64, f64),
     crossing: Crossing,
 }
 
 impl Curve {
-    fn fit(levels: &[LevelShares], objective: usize, allowed: f64) -> Self {
+    /// `None` where fewer than two levels define the objective.
+    fn fit(levels: &[LevelShares], objective: usize, allowed: f64) -> Option<Self> {
         let target = logit(allowed);
-        let (lowest, highest) = (levels[0].rate.ln(), levels[levels.len() - 1].rate.ln());
+        let defined: Vec<&LevelShares> = levels.iter().filter(|level| level.objectives[objective].block.requests > 0).collect();
+        let ([first, .., last], count) = (defined.as_slice(), defined.len()) else { return None };
+        let (lowest, highest) = (first.rate.ln(), last.rate.ln());
         let origin = 0.5 * (lowest + highest);
-        let points: Vec<Point> = levels
+        let points: Vec<Point> = defined
             .iter()
             .map(|level| {
-                let Counted { block, clustering } = level.objectives[objective];
+                let Counted { block, clustering, .. } = level.objectives[objective];
                 let (misses, requests) = (block.misses as f64 + HALF * clustering, block.requests as f64 + 2.0 * HALF * clustering);
                 let far = (logit(misses / requests) - target) / NEAR;
                 let weight = (-0.5 * far * far).exp().max(1e-9) / clustering;
@@ -154,7 +170,7 @@ impl Curve {
             })
             .collect();
         let (height, slope) = logistic(&points);
-        let cell = (highest - lowest) / (levels.len() - 1) as f64;
+        let cell = (highest - lowest) / (count - 1) as f64;
         let logarithm = if slope > 0.0 { origin + (target - height) / slope } else { f64::INFINITY };
         let side = match () {
             () if slope <= 0.0 && logit(points[0].misses / points[0].requests) > target => Side::Below,
@@ -163,23 +179,28 @@ impl Curve {
             () => Side::Inside,
         };
         let logarithm = if side == Side::Below && slope <= 0.0 { lowest } else { logarithm };
-        let rate = logarithm.clamp(lowest - cell, highest + cell).exp();
-        Self { objective, target, origin, height, slope, points, crossing: Crossing { rate, side } }
+        let reach = (lowest - cell, highest + cell);
+        let rate = logarithm.clamp(reach.0, reach.1).exp();
+        Some(Self { objective, target, origin, height, slope, points, reach, crossing: Crossing { rate, side } })
     }
 
-    /// The crossing of the curve of that slope that gives a run its own number of misses.
-    fn of_run(&self, run: &[LevelShares]) -> RunCrossing {
-        if self.slope <= 0.0 {
-            return RunCrossing { rate: self.crossing.rate, noise: 0.0 };
-        }
+    /// The crossing of the curve of that slope that gives a run its own number of misses; `None` where it has no request
+    /// that defines the objective.
+    fn of_run(&self, run: &[LevelShares]) -> Option<RunCrossing> {
         let own: Vec<Point> = run
             .iter()
             .filter_map(|level| {
                 let point = self.points.iter().find(|point| same_rate(point.rate, level.rate))?;
                 let Block { misses, requests } = level.objectives[self.objective].block;
-                Some(Point { misses: misses as f64, requests: requests as f64, ..*point })
+                (requests > 0).then_some(Point { misses: misses as f64, requests: requests as f64, ..*point })
             })
             .collect();
+        if own.is_empty() {
+            return None;
+        }
+        if self.slope <= 0.0 {
+            return Some(RunCrossing { rate: self.crossing.rate, noise: 0.0 });
+        }
         let misses: f64 = own.iter().map(|point| point.weight * point.misses).sum();
         // Half an effective miss: a weighted count has as many as its square over its variance.
         let at_common = |value: &dyn Fn(&Point) -> f64| own.iter().map(|point| value(point) * self.expected(point, 0.0)).sum::<f64>();
@@ -196,8 +217,10 @@ impl Curve {
                 high = middle;
             }
         }
-        let rate = (self.origin + (self.target - self.height - low) / self.slope).exp();
-        RunCrossing { rate, noise: (one_miss / misses).sqrt() / self.slope }
+        // A curve that is nearly flat crosses anywhere: no farther out than the levels speak of.
+        let logarithm = (self.origin + (self.target - self.height - low) / self.slope).clamp(self.reach.0, self.reach.1);
+        let noise = ((one_miss / misses).sqrt() / self.slope).min(self.reach.1 - self.reach.0);
+        Some(RunCrossing { rate: logarithm.exp(), noise })
     }
 
     /// Misses expected at a level when the curve is raised.

@@ -13,7 +13,7 @@ use crate::rng;
 use crate::stats::batch_means::{CORRELATED, lag1};
 use crate::stats::early_stopping::{CONFIDENCE, requests_needed};
 use crate::stats::interval::Interval;
-use crate::stats::share::{Block, clustering, effective_bounds, joined};
+use crate::stats::share::{Block, bounds_at, clustering, effective_bounds, joined};
 use crate::stats::trend::{Trend, trend};
 use crate::stats::{bootstrap, interval, quantile};
 
@@ -37,7 +37,7 @@ pub struct ObjectiveCohort {
     /// Share of misses that is allowed, in (0, 1): 0.01 for p99.
     pub allowed: f64,
     /// Intended start, and whether it missed. Failures and timeouts missed; requests for which the metric is undefined
-    /// are left out.
+    /// are left out. Empty where none defines it.
     pub requests: Vec<(Nanos, bool)>,
 }
 
@@ -75,12 +75,14 @@ pub enum Doubt {
     FewBlocks,
     /// The bounds hold the allowed share.
     Close,
+    /// No request has a value that any objective limits.
+    Undefined,
 }
 
 /// One objective, judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObjectiveDecision {
-    /// `Met`, `Broken` or `Undecided`.
+    /// `Met`, `Broken`, `Undecided`, or `Undefined` where no request defines it: it then takes no part.
     pub outcome: Outcome,
     /// Why undecided.
     pub doubt: Option<Doubt>,
@@ -95,6 +97,8 @@ pub struct ObjectiveDecision {
     pub blocks: usize,
     /// How many times more the share scatters over these blocks than with independent requests, 1 or more.
     pub clustering: f64,
+    /// Requests that come and go with one wave of load; the clustering at least.
+    pub worth: f64,
 }
 
 /// Whether the target kept up.
@@ -125,8 +129,30 @@ impl Decision {
     /// What a crossing is read from.
     #[must_use]
     pub fn shares(&self, rate: f64) -> LevelShares {
-        let counted = |objective: &ObjectiveDecision| Counted { block: objective.counts, clustering: objective.clustering };
+        let counted = |objective: &ObjectiveDecision| Counted {
+            block: objective.counts,
+            clustering: objective.clustering,
+            worth: objective.worth,
+            freedom: (objective.blocks as u64).saturating_sub(1),
+        };
         LevelShares { rate, objectives: self.objectives.iter().map(counted).collect() }
+    }
+}
+
+/// What counts say that were taken together from several windows: the same bounds, without their blocks.
+#[must_use]
+pub fn outcome_of_counts(counted: &Counted, allowed: f64) -> Outcome {
+    let Counted { block, clustering, worth, freedom } = *counted;
+    if block.requests == 0 {
+        return Outcome::Undefined;
+    }
+    let under = |clustering: f64| bounds_at(block, clustering, freedom, BOUNDS).is_some_and(|bounds| bounds.high < allowed);
+    if bounds_at(block, clustering, freedom, BOUNDS).is_some_and(|bounds| bounds.low > allowed) {
+        Outcome::Broken
+    } else if block.requests >= declared_size(allowed) && under(worth.max(clustering)) {
+        Outcome::Met
+    } else {
+        Outcome::Undecided
     }
 }
 
@@ -141,10 +167,10 @@ pub fn decide(cohort: &Cohort, windows: &Windows, seed: u64) -> Decision {
     let outcome = match () {
         () if !stability.stable => Outcome::Unstable,
         () if any(Outcome::Broken) => Outcome::Broken,
-        () if any(Outcome::Undecided) || objectives.is_empty() => Outcome::Undecided,
+        () if any(Outcome::Undecided) || !any(Outcome::Met) => Outcome::Undecided,
         () => Outcome::Met,
     };
-    let next_look = if outcome == Outcome::Undecided {
+    let next_look = if outcome == Outcome::Undecided && any(Outcome::Undecided) {
         let wanted = judged.iter().map(|(_, times_longer)| *times_longer).fold(1.0, f64::max);
         next_look(cohort.length(), wanted, windows)
     } else {
@@ -188,6 +214,7 @@ fn judge(objective: &ObjectiveCohort, cohort: &Cohort, windows: &Windows, seed: 
     let blocks = independent_blocks(objective, cohort, windows);
     let counts =
         Block { misses: objective.requests.iter().filter(|(_, missed)| *missed).count() as u64, requests: objective.requests.len() as u64 };
+    let undefined = counts.requests == 0 && cohort.arrivals > 0;
     let clustering = clustering(&blocks);
     // A pass must also answer for the clusters that did not happen to come.
     let worth = clustering.max(waves(&cohort.in_flight, blocks.len(), counts.requests));
@@ -195,8 +222,19 @@ fn judge(objective: &ObjectiveCohort, cohort: &Cohort, windows: &Windows, seed: 
         (worth * requests_needed((counts.misses as f64 / worth).ceil() as u64, objective.allowed, CONFIDENCE) as f64).ceil() as u64;
     let bounds = bounds(&blocks, seed);
     let (low, high) = bounds.map_or((0.0, 1.0), |bounds| (bounds.low, bounds.high));
-    let decision =
-        |outcome, doubt| ObjectiveDecision { outcome, doubt, counts, requests_needed: needed, bounds, blocks: blocks.len(), clustering };
+    let decision = |outcome, doubt| ObjectiveDecision {
+        outcome,
+        doubt,
+        counts,
+        requests_needed: needed,
+        bounds,
+        blocks: blocks.len(),
+        clustering,
+        worth,
+    };
+    if undefined {
+        return (decision(Outcome::Undefined, Some(Doubt::Undefined)), 1.0);
+    }
     if blocks.len() >= BLOCKS_TO_FAIL && low > objective.allowed {
         return (decision(Outcome::Broken, None), 1.0);
     }

@@ -28,7 +28,7 @@ pub fn of(found: &Found, confirmed: Option<&Confirmed>, levels: &[LevelRecord], 
             high: per_gpu(interval.high),
             confidence: interval.confidence,
         }),
-        bracket: confirmed.bracket.map(|(pass, fail)| (per_gpu(pass), per_gpu(fail))),
+        bracket: confirmed.pass.zip(confirmed.fail).map(|(pass, fail)| (per_gpu(pass), per_gpu(fail))),
         runs: confirmed.runs,
         goodput_per_gpu: at.as_ref().map(|at| per_gpu(at.goodput)),
         output_tokens_per_s_per_gpu: at.as_ref().map(|at| per_gpu(at.tokens)),
@@ -66,8 +66,8 @@ pub fn judge_drift(headline: &mut Headline, drift: &Drift) {
 /// How a search ended, in words.
 #[must_use]
 pub fn in_words(found: &Found) -> String {
-    let rate = |rate: Option<f64>| rate.map_or("none".to_owned(), |rate| format!("{rate:.3} calls/s"));
-    let bounds = format!("highest pass {}, lowest fail {} after {} probes", rate(found.pass), rate(found.fail), found.probes);
+    let (pass, fail) = (rate_in_words(found.pass), rate_in_words(found.fail));
+    let bounds = format!("highest decided pass {pass}, lowest decided fail {fail} after {} probes", found.probes);
     let gap = found.gap.map_or(String::new(), |(low, high)| format!("; {low:.3} to {high:.3} calls/s could not be decided"));
     let stop = match found.stop {
         Stop::Converged => "search converged",
@@ -94,13 +94,25 @@ fn explanation(found: &Found, confirmed: &Confirmed) -> String {
     let confirmation = match confirmed.status {
         Status::Confirmed => format!("confirmed by {} fresh runs", confirmed.runs),
         Status::BracketOnly => "interval: bracket only (1 run)".to_owned(),
-        Status::Undecided => format!(
-            "not confirmed: around the found rate {} fresh runs did not show one rate that passes and a next one that fails",
-            confirmed.runs
-        ),
+        Status::Undecided => undecided(confirmed),
         Status::Invalid => "not confirmed: its levels stayed invalid".to_owned(),
     };
     format!("{}; {confirmation}", in_words(found))
+}
+
+/// What fresh runs came to that decided no pass with a fail above it.
+fn undecided(confirmed: &Confirmed) -> String {
+    let estimate = match (confirmed.pass, confirmed.fail, confirmed.measured) {
+        (None, None, Some((below, above))) => {
+            format!("estimate between measured rates {below:.3} and {above:.3} calls/s, neither decided")
+        }
+        (pass, fail, _) => format!("highest decided pass {}, lowest decided fail {}", rate_in_words(pass), rate_in_words(fail)),
+    };
+    format!("not confirmed: {} fresh runs together decided no rate that passes with a higher one that fails; {estimate}", confirmed.runs)
+}
+
+fn rate_in_words(rate: Option<f64>) -> String {
+    rate.map_or("none".to_owned(), |rate| format!("{rate:.3} calls/s"))
 }
 
 fn nothing() -> Headline {

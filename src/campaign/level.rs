@@ -191,6 +191,8 @@ fn counted(slo: &Slo, cohort: &[Brief]) -> Vec<ObjectiveJudgement> {
             misses,
             miss_share: misses as f64 / (requests as f64).max(1.0),
             clustering: 1.0,
+            worth: 1.0,
+            blocks: 0,
             bounds: None,
             outcome: Outcome::Measured,
         }

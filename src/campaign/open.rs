@@ -63,10 +63,15 @@ impl<'a> OpenJudge<'a> {
             misses: decided.counts.misses,
             miss_share: decided.counts.misses as f64 / (decided.counts.requests as f64).max(1.0),
             clustering: decided.clustering,
+            worth: decided.worth,
+            blocks: decided.blocks as u64,
             bounds: decided.bounds,
             outcome: decided.outcome,
         };
-        let undecided = decision.objectives.iter().filter_map(|decided| decided.doubt).map(in_words).next().unwrap_or_default();
+        let doubts = decision.objectives.iter().filter(|decided| decided.doubt.is_some());
+        // An objective that nothing defines is the reason only where it is the only one.
+        let doubt = doubts.min_by_key(|decided| decided.outcome == Outcome::Undefined).and_then(|decided| decided.doubt);
+        let undecided = doubt.map(in_words).unwrap_or_default();
         Judged {
             objectives: self.slo.objectives.iter().copied().zip(&decision.objectives).map(judgement).collect(),
             undecided: if decision.outcome == Outcome::Undecided { undecided.to_owned() } else { String::new() },
@@ -90,9 +95,16 @@ impl<'a> OpenJudge<'a> {
     fn cohort(&self, window: &Window<'_>) -> Cohort {
         let mut sorted: Vec<&Brief> = window.cohort.iter().collect();
         sorted.sort_unstable_by_key(|brief| brief.intended);
+        // Where no completed request defines an objective, those that failed are misses of the others.
+        let defined = |objective: &Objective| sorted.iter().any(|brief| brief.completed() && brief.misses(objective).is_some());
+        let none_completed = !sorted.iter().any(|brief| brief.completed());
         let of = |objective: &Objective| ObjectiveCohort {
             allowed: objective.allowed_miss_share(),
-            requests: sorted.iter().filter_map(|brief| Some((brief.intended, brief.misses(objective)?))).collect(),
+            requests: if none_completed || defined(objective) {
+                sorted.iter().filter_map(|brief| Some((brief.intended, brief.misses(objective)?))).collect()
+            } else {
+                Vec::new()
+            },
         };
         let bins = window.series.whole(window.to);
         let mut e2e: Vec<u64> = sorted.iter().filter_map(|brief| brief.e2e().map(|latency| latency.0)).collect();
@@ -146,5 +158,6 @@ fn in_words(doubt: Doubt) -> &'static str {
         Doubt::FewRequests => "fewer requests than the misses seen need",
         Doubt::FewBlocks => "too few independent blocks of time: load near capacity comes in long waves",
         Doubt::Close => "the miss share is too close to what is allowed",
+        Doubt::Undefined => "no request has a value that an objective limits",
     }
 }

@@ -227,6 +227,7 @@ impl Search {
 }
 
 /// Outcomes that are upper bounds.
-fn fails(outcome: Outcome) -> bool {
+#[must_use]
+pub fn fails(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Broken | Outcome::Unstable | Outcome::Oom | Outcome::Shedding)
 }

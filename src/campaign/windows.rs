@@ -26,6 +26,10 @@ pub struct Windows {
     pub confirmation_runs: u32,
     /// Width of the search's final bracket, relative.
     pub tolerance: f64,
+    /// Step between the rates of a confirmation run, relative: what its windows can tell apart.
+    pub confirmation_step: f64,
+    /// Rates a confirmation adds until a pass and a fail are decided.
+    pub extensions_max: usize,
 }
 
 impl Windows {
@@ -41,6 +45,8 @@ impl Windows {
             confirmation: Nanos::from_secs(600),
             confirmation_runs: 3,
             tolerance: 0.05,
+            confirmation_step: 0.05,
+            extensions_max: 8,
         }
     }
 
@@ -53,9 +59,11 @@ impl Windows {
             block_min: Nanos::from_millis(150),
             blocks_min: 20,
             warm_up_max: Nanos::from_secs(10),
-            confirmation: Nanos::from_secs(5),
+            confirmation: Nanos::from_secs(7),
             confirmation_runs: 2,
-            tolerance: 0.10,
+            tolerance: 0.20,
+            confirmation_step: 0.20,
+            extensions_max: 3,
         }
     }
 

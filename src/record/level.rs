@@ -163,6 +163,12 @@ pub struct ObjectiveJudgement {
     /// How many times more the miss share scatters between blocks of time than with independent requests, 1 or more.
     #[serde(default = "unclustered")]
     pub clustering: f64,
+    /// Requests that come and go with one wave of load, by the number in flight; the clustering at least.
+    #[serde(default = "unclustered")]
+    pub worth: f64,
+    /// Blocks of time that the misses were counted over; 0 where no decision was due.
+    #[serde(default)]
+    pub blocks: u64,
     /// 95 % block-bootstrap bounds of the miss share, where a decision was due.
     pub bounds: Option<Interval>,
     /// What can be said.

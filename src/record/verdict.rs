@@ -96,6 +96,9 @@ pub enum Outcome {
     Undecided,
     /// A closed-loop level: throughput and latency are shown, an SLO is not decided on it.
     Measured,
+    /// Of an objective: no request has a value that it limits, such as TPOT of one-token answers. The level is judged on
+    /// the other objectives.
+    Undefined,
 }
 
 impl Outcome {
@@ -110,6 +113,7 @@ impl Outcome {
             Self::Shedding => "shedding",
             Self::Undecided => "undecided",
             Self::Measured => "measured",
+            Self::Undefined => "undefined",
         }
     }
 }

@@ -50,15 +50,20 @@ pub fn clustering(blocks: &[Block]) -> f64 {
 /// Clopper-Pearson bounds at the effective sample size; `None` without a request or with fewer than two blocks.
 #[must_use]
 pub fn effective_bounds(blocks: &[Block], confidence: f64) -> Option<Interval> {
-    let all = total(blocks);
-    if all.requests == 0 || blocks.len() < 2 {
+    bounds_at(total(blocks), clustering(blocks), (blocks.len() as u64).saturating_sub(1), confidence)
+}
+
+/// The same where the clustering is known already, with that many degrees of freedom: blocks less one for each level
+/// that they come from. `None` without a request or a degree of freedom.
+#[must_use]
+pub fn bounds_at(all: Block, clustering: f64, freedom: u64, confidence: f64) -> Option<Interval> {
+    if all.requests == 0 || freedom == 0 {
         return None;
     }
     let tail = (1.0 - confidence) / 2.0;
-    let clustering = clustering(blocks);
     // The variance is itself estimated, from the blocks: Student's t against the normal's.
     let surer = |freedom: f64| student_quantile(1.0 - tail, freedom);
-    let unsure = if clustering > 1.0 { (surer(blocks.len() as f64 - 1.0) / surer(all.requests as f64)).powi(2) } else { 1.0 };
+    let unsure = if clustering > 1.0 { (surer(freedom as f64) / surer(all.requests as f64)).powi(2) } else { 1.0 };
     let requests = all.requests as f64 / (clustering * unsure);
     let misses = all.misses as f64 / (clustering * unsure);
     let low = if all.misses == 0 { 0.0 } else { beta_quantile(misses, requests - misses + 1.0, tail) };

@@ -73,9 +73,13 @@ pub(crate) struct Ran {
 }
 
 pub(crate) fn campaign(law: ServiceLaw, plan: &Plan, watcher: &mut dyn Watcher, interrupt: &Interrupt) -> Ran {
+    campaign_of(4, law, plan, watcher, interrupt)
+}
+
+fn campaign_of(output_tokens: u32, law: ServiceLaw, plan: &Plan, watcher: &mut dyn Watcher, interrupt: &Interrupt) -> Ran {
     let mut clock = Virtual::start();
     let mut journal = Journal::none();
-    let traffic = Plain { output_tokens: 4 };
+    let traffic = Plain { output_tokens };
     let mut bench = Bench {
         plan,
         traffic: &traffic,
@@ -138,6 +142,27 @@ fn little_s_law_holds_on_every_level() {
             assert!((level.in_flight.mean / f64::from(concurrency) - 1.0).abs() < 0.02, "{level:?}");
         }
     }
+}
+
+/// The shape of `fixed:128:1`: TPOT is defined for no request.
+#[test]
+fn answers_of_one_token_are_judged_on_the_other_objectives() {
+    let truth = highest_load(0.01, |load| mm1_sojourn_over(load, 20.0)) / SERVICE_S;
+    let plan = Plan { slo: Some(slo("ttft:p99<400ms,tpot:p99<50ms")), ..Plan::full(7) };
+    let ran = campaign_of(1, mm1(), &plan, &mut Silent, &Interrupt::default());
+    let headline = ran.result.headline.expect("the campaign went to its end");
+    assert_eq!(headline.status, HeadlineStatus::Confirmed, "{}", headline.explanation);
+    let found = headline.throughput_per_gpu.expect("it is confirmed");
+    assert!((found / truth - 1.0).abs() < 0.04, "found {found:.2}, truth {truth:.2}");
+    for level in ran.levels.iter().filter(|level| matches!(level.offered, Offered::Open { .. })) {
+        let tpot = &level.slo.objectives[1];
+        assert_eq!((tpot.requests, tpot.outcome), (0, Outcome::Undefined));
+        assert_eq!(level.latency.tpot.raw.undefined, level.counts.completed, "they are counted");
+    }
+    let plan = Plan { slo: Some(slo("tpot:p99<50ms")), ..Plan::full(7) };
+    let ran = campaign_of(1, mm1(), &plan, &mut Silent, &Interrupt::default());
+    let headline = ran.result.headline.expect("the campaign went to its end");
+    assert_eq!(headline.status, HeadlineStatus::Undecided, "with no objective left nothing is decided: {}", headline.explanation);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod arrivals;
 mod campaign;
 mod checkpoints;
 mod cli;
+mod confirmation;
 mod curve;
 mod decision;
 mod disk;

@@ -214,6 +214,8 @@ fn judgement(offered: &Offered, outcome: Outcome, cohort: u64, calls_per_s: f64)
         miss_share: 1.0 - attainment,
         bounds: None,
         clustering: 1.0,
+        worth: 1.0,
+        blocks: 12,
         outcome,
     };
     SloJudgement {

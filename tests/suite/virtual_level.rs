@@ -308,7 +308,8 @@ pub(crate) fn confirm(scene: &Scene, found: f64, seed: u64) -> Confirmed {
     let spec = ConfirmationSpec {
         found,
         runs: scene.windows.confirmation_runs,
-        tolerance: scene.windows.tolerance,
+        step: scene.windows.confirmation_step,
+        extensions_max: scene.windows.extensions_max,
         allowed: scene.allowed(),
         seed,
     };
