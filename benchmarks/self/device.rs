@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
         if wanted.as_deref().is_some_and(|wanted| wanted != element.name()) {
             continue;
         }
-        let spec = CpuSpec { threads, arithmetic };
+        let spec = CpuSpec::new(threads, arithmetic);
         let label = format!("{:>4} {:<8} threads {threads}", element.name(), arithmetic.label());
         if CpuDevice::open(spec).is_err() {
             println!("{label} | this processor cannot");

@@ -96,7 +96,7 @@ impl EngineTargets {
     /// Engines over `model`, whose loading took `load_s` seconds; their stamps come from `clock`.
     #[must_use]
     pub fn new(model: LoadedModel, clock: Monotonic, load_s: f64) -> Self {
-        let identity = engine_identity(&model);
+        let identity = InProcess::identity_of(&model);
         Self { model, identity, clock, load_s }
     }
 }
@@ -107,9 +107,7 @@ impl Targets for EngineTargets {
     }
 
     fn fresh(&mut self) -> anyhow::Result<Box<dyn Target>> {
-        let engine = self.model.engine().context("cannot make an engine")?;
-        let target = InProcess::start(engine, self.identity.clone(), self.clock).context("cannot start the engine's thread")?;
-        Ok(Box::new(target))
+        Ok(Box::new(InProcess::of(&self.model, self.clock).context("cannot start a fresh engine")?))
     }
 
     fn cold_start(&self) -> ColdStart {
@@ -119,20 +117,5 @@ impl Targets for EngineTargets {
     fn most_in_flight(&self) -> u32 {
         // Beyond its largest batch an engine only queues; one doubling more shows it.
         u32::try_from(self.model.shape.max_num_seqs.saturating_mul(2)).unwrap_or(u32::MAX)
-    }
-}
-
-/// What an engine over `model` is, with the labels of every output.
-#[must_use]
-pub fn engine_identity(model: &LoadedModel) -> TargetIdentity {
-    TargetIdentity {
-        kind: "engine".to_owned(),
-        model: model.name.clone(),
-        device: model.device.name.clone(),
-        precision: model.precision(),
-        devices: 1,
-        labels: model.labels(),
-        max_context: u32::try_from(model.config.max_position_embeddings).unwrap_or(u32::MAX),
-        vocab_size: u32::try_from(model.config.vocab_size).unwrap_or(u32::MAX),
     }
 }

@@ -3,6 +3,7 @@
 use crate::campaign::tally::{Brief, off_length_share};
 use crate::load::Driven;
 use crate::record::level::{GeneratorAudit, Latencies};
+use crate::record::request::{Ending, FailureKind};
 use crate::record::verdict::Invalid;
 
 /// Send lag is accepted up to this, or up to 1 % of the median TTFT where that is more, milliseconds.
@@ -64,9 +65,13 @@ pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
     if measured.open_loop && !measured.virtual_time {
         judge_generator(measured, &mut invalid);
     }
-    let refused = measured.cohort.iter().filter(|brief| brief.ending == crate::record::request::Ending::Refused).count() as u64;
+    let refused = measured.cohort.iter().filter(|brief| brief.ending == Ending::Refused).count() as u64;
     if refused > 0 {
         invalid.push(Invalid::GeneratorCapped { refused });
+    }
+    let rejected = measured.cohort.iter().filter(|brief| brief.ending == Ending::Failed(FailureKind::Rejected)).count() as u64;
+    if rejected > 0 {
+        invalid.push(Invalid::Misfit { rejected });
     }
     if measured.driven.events_lost > 0 {
         invalid.push(Invalid::EventsLost { events: measured.driven.events_lost });
@@ -94,5 +99,42 @@ fn judge_generator(measured: &Measured<'_>, invalid: &mut Vec<Invalid>) {
     }
     if measured.audit.achieved_over_offered < ACHIEVED && !at_cap {
         invalid.push(Invalid::GeneratorBehind { achieved_over_offered: measured.audit.achieved_over_offered });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Nanos;
+
+    #[test]
+    fn a_request_that_the_target_could_never_serve_spoils_the_level() {
+        let brief = |ending| Brief {
+            id: 0,
+            intended: Nanos::ZERO,
+            sent: None,
+            admitted: None,
+            first_token: None,
+            last_token: None,
+            end: Nanos::ZERO,
+            tpot_ns: None,
+            prompt_tokens: 1,
+            output_tokens: 0,
+            requested_tokens: 1,
+            ending,
+        };
+        let judged = |kind| {
+            judge(&Measured {
+                cohort: &[brief(Ending::Failed(kind))],
+                latency: &Latencies::default(),
+                audit: &GeneratorAudit::default(),
+                driven: &Driven::default(),
+                course: Course::Settled,
+                open_loop: true,
+                virtual_time: true,
+            })
+        };
+        assert_eq!(judged(FailureKind::Rejected), [Invalid::Misfit { rejected: 1 }]);
+        assert_eq!(judged(FailureKind::TargetError), [], "what the system did is no fault of the measurement");
     }
 }

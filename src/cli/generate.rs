@@ -12,8 +12,10 @@ use serde::Serialize;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::loading;
 use crate::cli::terminal::{Format, Progress, Terminal};
+use crate::cli::weights::WeightsArgs;
 use crate::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
 use crate::engine::kv_blocks::PrefixReuse;
+use crate::engine::limits::RequestLimits;
 use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use crate::engine::sequence::{EndOfSequence, EngineRequest};
 use crate::engine::{Engine, EngineEvent};
@@ -63,11 +65,13 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
     /// Threads that compute [default: one a core]
-    #[arg(long, value_name = "N", help_heading = "Device")]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Device")]
+    threads: Option<u16>,
     /// How matrix products are computed
     #[arg(long, value_enum, default_value_t, value_name = "ARITHMETIC", help_heading = "Device")]
     arithmetic: ArithmeticArg,
+    #[command(flatten)]
+    weights: WeightsArgs,
     #[command(flatten)]
     shape: ShapeArgs,
 }
@@ -138,15 +142,29 @@ enum Outputs {
 /// When the model, the prompts or the device are not in order.
 pub fn run(args: &GenerateArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let format = out.format_among(&[Format::Text, Format::Json])?;
-    let source = ModelSource::open(&args.model, args.seed).context("cannot open the model").exit_with(Exit::BadInput)?;
-    let tokenizer = Tokenizer::open(Path::new(&args.model), source.config.vocab_size).exit_with(Exit::BadInput)?;
+    let source = args.weights.open(&args.model, args.seed)?;
+    let tokenizer = args.tokenizer(source.config.vocab_size)?;
     let prompts = args.prompts(tokenizer.as_ref())?;
-    let model = args.load(source, &prompts, out.progress())?;
-    let mut engine = model.engine().context("cannot make an engine").exit_with(Exit::Unavailable)?;
-    let mut outputs = generate(&mut engine, args.requests(prompts), args.logits)?;
+    let wish = args.shape.wish(&prompts, args.max_new_tokens);
+    let requests = args.requests(prompts);
+    // Before the weights are made, which may take minutes.
+    let limits = RequestLimits {
+        vocab_size: source.config.vocab_size,
+        context: source.config.max_position_embeddings,
+        shape: wish.with_blocks(wish.num_kv_blocks.unwrap_or(u32::MAX)),
+    };
+    for request in &requests {
+        limits.check(request).with_context(|| refused(request.key))?;
+    }
+    let model = args.load(source, &wish, out.progress())?;
+    let mut engine = model.engine().context("cannot make an engine")?;
+    let mut outputs = generate(&mut engine, requests, args.logits)?;
     if let Some(tokenizer) = &tokenizer {
         for output in &mut outputs {
-            output.text = Some(tokenizer.decode(&output.token_ids, SpecialTokens::Keep)?);
+            match tokenizer.decode(&output.token_ids, SpecialTokens::Keep) {
+                Ok(text) => output.text = Some(text),
+                Err(problem) => tracing::warn!("the text is left out: {problem}"),
+            }
         }
     }
     if format == Format::Text {
@@ -168,7 +186,23 @@ pub fn run(args: &GenerateArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     Ok(Exit::Good)
 }
 
+/// What is said of a prompt that cannot be served.
+fn refused(number: u64) -> String {
+    format!("prompt number {number} is refused")
+}
+
 impl GenerateArgs {
+    /// The checkpoint's tokenizer. Where the prompt is given as ids it only makes the answer readable.
+    fn tokenizer(&self, vocab_size: usize) -> anyhow::Result<Option<Tokenizer>> {
+        match Tokenizer::open(Path::new(&self.model), vocab_size) {
+            Err(problem) if self.prompt.is_none() => {
+                tracing::warn!("the text is left out: {problem}");
+                Ok(None)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
     /// The ids of each prompt.
     fn prompts(&self, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<Vec<u32>>> {
         if let Some(text) = &self.prompt {
@@ -179,8 +213,10 @@ impl GenerateArgs {
         if let Some(file) = &self.prompts_file {
             return prompts_of(file).exit_with(Exit::BadInput);
         }
-        let ids = self.prompt_ids.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|id| !id.is_empty());
+        let ids = self.prompt_ids.as_deref().unwrap_or_default();
         let id = |id: &str| id.parse().with_context(|| format!("`{id}` in `--prompt-ids` is no token id. Give numbers such as 1,2,3"));
+        // No ids at all are an empty prompt, which is refused as such.
+        let ids = ids.split(',').map(str::trim).filter(|id| !ids.trim().is_empty() || !id.is_empty());
         Ok(vec![ids.map(id).collect::<Result<_, _>>().exit_with(Exit::Usage)?])
     }
 
@@ -192,16 +228,16 @@ impl GenerateArgs {
         (0..).zip(prompts).map(request).collect()
     }
 
-    fn load(&self, source: ModelSource, prompts: &[Vec<u32>], progress: Progress) -> anyhow::Result<LoadedModel> {
-        let threads = self.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    fn load(&self, source: ModelSource, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {
+        let asked = self.threads.and_then(|threads| NonZeroUsize::new(usize::from(threads)));
+        let threads = asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
         let arithmetic = match self.arithmetic {
             ArithmeticArg::F32 => Arithmetic::F32,
             ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
         };
-        let spec = CpuSpec { threads, arithmetic };
-        let wish = self.shape.wish(prompts, self.max_new_tokens);
-        let loaded = LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut loading::shown(progress));
-        loaded.context("cannot load the model").exit_with(Exit::Unavailable)
+        let spec = CpuSpec::new(threads, arithmetic);
+        let loaded = LoadedModel::load(source, move || CpuDevice::open(spec), wish, &mut loading::shown(progress));
+        loaded.context("cannot load the model")
     }
 }
 
@@ -217,6 +253,7 @@ impl ShapeArgs {
             max_num_seqs: (self.max_num_seqs as usize).min(prompts.len().max(1)),
             max_num_batched_tokens: self.max_num_batched_tokens as usize,
             prefix_reuse: if self.no_prefix_cache { PrefixReuse::Off } else { PrefixReuse::On },
+            ..ShapeWish::default()
         }
     }
 }
@@ -236,7 +273,7 @@ fn generate(engine: &mut Engine, requests: Vec<EngineRequest>, with_logits: bool
     let mut outputs: Vec<Output> = requests.iter().map(|_| Output::default()).collect();
     for request in requests {
         let number = request.key;
-        engine.add(request).with_context(|| format!("prompt number {number} is refused")).exit_with(Exit::BadInput)?;
+        engine.add(request).with_context(|| refused(number))?;
     }
     let mut chosen = Vec::new();
     while !engine.is_idle() {
@@ -246,8 +283,7 @@ fn generate(engine: &mut Engine, requests: Vec<EngineRequest>, with_logits: bool
                     chosen.push((key, token));
                 }
             })
-            .context("the device failed")
-            .exit_with(Exit::Unavailable)?;
+            .context("the device failed")?;
         for (key, token) in chosen.drain(..) {
             let output = &mut outputs[usize::try_from(key)?];
             output.token_ids.push(token);

@@ -19,6 +19,7 @@ mod report;
 pub mod runs;
 pub mod signals;
 pub mod terminal;
+mod weights;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -29,8 +29,8 @@ pub enum DeviceError {
         /// What contradicts what.
         reason: String,
     },
-    /// A choice that this machine cannot carry out.
-    #[error("{what} is not possible on this machine: {reason}. {remedy}")]
+    /// A choice that this machine, or these weights, do not allow.
+    #[error("{what} is not possible here: {reason}. {remedy}")]
     Unsupported {
         /// What was asked for.
         what: String,
@@ -38,6 +38,14 @@ pub enum DeviceError {
         reason: String,
         /// What to do.
         remedy: String,
+    },
+    /// The system gives not as many threads as were asked for.
+    #[error("cannot start `{count}` threads: {source}. Ask for fewer, or raise the limit on them (`ulimit -u`)")]
+    Threads {
+        /// How many were asked for.
+        count: usize,
+        /// Why it failed.
+        source: std::io::Error,
     },
     /// The system did not answer a question.
     #[error("cannot read `{path}`: {source}. Check that the file system is mounted and readable")]

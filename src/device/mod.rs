@@ -138,6 +138,13 @@ pub trait Ops: Send {
     /// When the system does not say.
     fn memory(&self) -> Result<MemoryFacts, DeviceError>;
 
+    /// Whether a matrix of this element type and width can be multiplied with in the device's arithmetic: asked for
+    /// every matrix of a model before anything is loaded.
+    ///
+    /// # Errors
+    /// When it cannot, with what to do. Nothing is computed in another arithmetic than the one that results are labelled with.
+    fn takes(&self, name: &str, element: Element, width: usize) -> Result<(), DeviceError>;
+
     /// Bytes that [`Ops::kv_cache`] would take for `spec`: what to fit into [`MemoryFacts::free`].
     fn kv_cache_bytes(&self, spec: &KvCacheSpec) -> u64;
 

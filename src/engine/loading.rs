@@ -82,16 +82,18 @@ impl ModelSource {
 }
 
 /// Most bytes of cache that are taken of a host's memory unasked: it is shared with everything else that runs there.
-const HOST_CACHE: u64 = 1 << 30;
+pub const HOST_CACHE: u64 = 1 << 30;
 
 /// The shape of engine that is wished for; what is left open is fitted to model and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShapeWish {
     /// Tokens a KV block holds.
     pub block_size: usize,
-    /// KV blocks; `None` takes a quarter of a host's free memory up to 1 GiB, nine tenths of a device's own, and never more than
-    /// all sequences at full length need.
+    /// KV blocks; `None` takes a quarter of a host's free memory up to `host_cache`, nine tenths of a device's own, and never
+    /// more than all sequences at full length need.
     pub num_kv_blocks: Option<u32>,
+    /// Most bytes of a host's memory that blocks are fitted into.
+    pub host_cache: u64,
     /// Sequences that run at once.
     pub max_num_seqs: usize,
     /// Tokens a step computes at most.
@@ -102,7 +104,29 @@ pub struct ShapeWish {
 
 impl Default for ShapeWish {
     fn default() -> Self {
-        Self { block_size: 16, num_kv_blocks: None, max_num_seqs: 256, max_num_batched_tokens: 512, prefix_reuse: PrefixReuse::On }
+        Self {
+            block_size: 16,
+            num_kv_blocks: None,
+            host_cache: HOST_CACHE,
+            max_num_seqs: 256,
+            max_num_batched_tokens: 512,
+            prefix_reuse: PrefixReuse::On,
+        }
+    }
+}
+
+impl ShapeWish {
+    /// The shape with this many KV blocks.
+    #[must_use]
+    pub fn with_blocks(&self, num_kv_blocks: u32) -> EngineShape {
+        EngineShape {
+            block_size: self.block_size,
+            // Slots are numbered in 32 bits.
+            num_kv_blocks: num_kv_blocks.min(u32::MAX / self.block_size as u32),
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            prefix_reuse: self.prefix_reuse,
+        }
     }
 }
 
@@ -119,7 +143,7 @@ pub struct LoadedModel {
     pub synthetic: bool,
     /// Who computes.
     pub device: DeviceIdentity,
-    /// Name of the weights' element type.
+    /// Name of the weights' element type; `mixed` where tensors differ.
     pub weight_dtype: &'static str,
     /// The shape of every engine made from it.
     pub shape: EngineShape,
@@ -147,9 +171,10 @@ impl LoadedModel {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, LoadError> {
         let mut device = open()?;
+        source.weights.check_arithmetic(&source.config, &device)?;
         let (shape, memory) = fit(&source, &device, wish)?;
         let identity = device.identity().clone();
-        let weight_dtype = source.weights.dtype(&source.config, &tensors::embedding(&source.config))?.name();
+        let weight_dtype = source.weights.dtype_name(&source.config)?;
         let weights = Arc::new(Weights::load(&mut device, &source.config, &source.weights, progress)?);
         let config = Arc::new(source.config);
         let of_engines = Arc::clone(&config);
@@ -180,33 +205,33 @@ impl LoadedModel {
     /// # Errors
     /// When the device has not the memory for another one.
     pub fn engine(&self) -> Result<Engine, DeviceError> {
-        Ok(Engine::new((self.make)(&self.shape)?, self.shape))
+        self.engine_of(self.shape)
+    }
+
+    /// The same in another shape, which takes no longer requests than the one that the model was loaded for.
+    ///
+    /// # Errors
+    /// When the device has not the memory for another one.
+    pub fn engine_of(&self, shape: EngineShape) -> Result<Engine, DeviceError> {
+        Ok(Engine::new((self.make)(&shape)?, shape))
     }
 }
 
 /// Fits `wish` to the model and the memory there is.
 fn fit<D: Ops>(source: &ModelSource, device: &D, wish: &ShapeWish) -> Result<(EngineShape, MemoryNeed), LoadError> {
     let config = &source.config;
-    let with_blocks = |num_kv_blocks: u32| EngineShape {
-        block_size: wish.block_size,
-        // Slots are numbered in 32 bits.
-        num_kv_blocks: num_kv_blocks.min(u32::MAX / wish.block_size as u32),
-        max_num_seqs: wish.max_num_seqs,
-        max_num_batched_tokens: wish.max_num_batched_tokens,
-        prefix_reuse: wish.prefix_reuse,
-    };
     let weights = source.weight_bytes()?;
-    let activations = activation_bytes(config, &with_blocks(1));
+    let activations = activation_bytes(config, &wish.with_blocks(1));
     let free = device.memory()?.free;
-    let block_bytes = device.kv_cache_bytes(&cache_spec(config, &with_blocks(1))).max(1);
+    let block_bytes = device.kv_cache_bytes(&cache_spec(config, &wish.with_blocks(1))).max(1);
     let num_kv_blocks = wish.num_kv_blocks.unwrap_or_else(|| {
         let left = free.saturating_sub(weights).saturating_sub(activations);
-        let budget = if device.identity().kind == DeviceKind::Cpu { (left / 4).min(HOST_CACHE) } else { left / 10 * 9 };
+        let budget = if device.identity().kind == DeviceKind::Cpu { (left / 4).min(wish.host_cache) } else { left / 10 * 9 };
         let longest = config.max_position_embeddings.div_ceil(wish.block_size) as u64;
         let most = longest.saturating_mul(wish.max_num_seqs as u64).min(u64::from(u32::MAX));
         (budget / block_bytes).clamp(1, most) as u32
     });
-    let shape = with_blocks(num_kv_blocks);
+    let shape = wish.with_blocks(num_kv_blocks);
     let need = MemoryNeed { weights, kv_cache: device.kv_cache_bytes(&cache_spec(config, &shape)), activations };
     if need.total() > free {
         return Err(LoadError::NotEnoughMemory { model: source.name.clone(), need, free });

@@ -129,6 +129,33 @@ impl WeightSource {
         Ok(spec.elements() * self.dtype(config, spec)?.bytes() as u64)
     }
 
+    /// Name of the element type of all tensors; `mixed` where they differ.
+    ///
+    /// # Errors
+    /// When a tensor is not there.
+    pub fn dtype_name(&self, config: &ModelConfig) -> Result<&'static str, WeightsError> {
+        let first = self.dtype(config, &tensors::embedding(config))?;
+        for spec in tensors::tensors(config) {
+            if self.dtype(config, &spec)? != first {
+                return Ok("mixed");
+            }
+        }
+        Ok(first.name())
+    }
+
+    /// Whether `device` can multiply with every matrix, as stored.
+    ///
+    /// # Errors
+    /// When it cannot, or a tensor is not there.
+    pub fn check_arithmetic<D: Ops>(&self, config: &ModelConfig, device: &D) -> Result<(), LoadError> {
+        for spec in tensors::tensors(config) {
+            if let [_, width] = spec.shape[..] {
+                device.takes(&spec.name, element(self.dtype(config, &spec)?), width)?;
+            }
+        }
+        Ok(())
+    }
+
     fn values(&self, config: &ModelConfig, spec: &TensorSpec) -> Result<Values, WeightsError> {
         Ok(match self {
             Self::Checkpoint(checkpoint) => {

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::model::keys::{ConfigError, Keys};
 use crate::model::rope::{Rope, RopeScaling};
@@ -90,7 +90,7 @@ impl ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `folder/config.json`.
+    /// Reads `folder/config.json`, and the end ids of `folder/generation_config.json` where there is one.
     ///
     /// # Errors
     /// When the file cannot be read or describes no model this engine computes.
@@ -98,7 +98,21 @@ impl ModelConfig {
         let path = folder.join("config.json");
         let file = path.display().to_string();
         let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { file: file.clone(), source })?;
-        Self::parse(&text, &file)
+        let mut config = Self::parse(&text, &file)?;
+        // Chat models state there which further ids end an answer.
+        let path = folder.join("generation_config.json");
+        if path.exists() {
+            let file = path.display().to_string();
+            let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { file: file.clone(), source })?;
+            let object = object(&text, &file)?;
+            let further = token_ids(&Keys { file: &file, prefix: "", object: &object }, "eos_token_id")?;
+            for id in further {
+                if !config.eos_token_ids.contains(&id) {
+                    config.eos_token_ids.push(id);
+                }
+            }
+        }
+        Ok(config)
     }
 
     /// Reads the text of a `config.json`; `file` is named in errors.
@@ -106,10 +120,8 @@ impl ModelConfig {
     /// # Errors
     /// When it describes no model this engine computes.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
-        let not_json = |problem: String| ConfigError::NotJson { file: file.to_owned(), problem };
-        let value: Value = serde_json::from_str(text).map_err(|error| not_json(error.to_string()))?;
-        let Value::Object(object) = &value else { return Err(not_json("it is another kind of value".to_owned())) };
-        let keys = Keys { file, prefix: "", object };
+        let object = object(text, file)?;
+        let keys = Keys { file, prefix: "", object: &object };
         let family = family(&keys)?;
         refuse_the_unusual(&keys)?;
 
@@ -143,6 +155,15 @@ impl ModelConfig {
             eos_token_ids: token_ids(&keys, "eos_token_id")?,
             dtype: dtype(&keys)?,
         })
+    }
+}
+
+/// The one object that `text` is.
+fn object(text: &str, file: &str) -> Result<Map<String, Value>, ConfigError> {
+    let not_json = |problem: String| ConfigError::NotJson { file: file.to_owned(), problem };
+    match serde_json::from_str(text).map_err(|error| not_json(error.to_string()))? {
+        Value::Object(object) => Ok(object),
+        _ => Err(not_json("it is another kind of value".to_owned())),
     }
 }
 

@@ -18,7 +18,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Not a JSON object.
-    #[error("`{file}` is no JSON object: {problem}. Download the model's config.json again")]
+    #[error("`{file}` is no JSON object: {problem}. Download it again")]
     NotJson {
         /// Which file.
         file: String,

@@ -33,6 +33,12 @@ pub enum Invalid {
         /// How many.
         refused: u64,
     },
+    /// The target refused requests that it could never serve, such as ones longer than its cache: traffic that does not
+    /// fit the target measures neither.
+    Misfit {
+        /// How many.
+        rejected: u64,
+    },
     /// The event ring overflowed, so stamps are missing.
     EventsLost {
         /// How many.
@@ -68,6 +74,7 @@ impl fmt::Display for Invalid {
                 write!(out, "generator sent {:.1} % of its schedule", achieved_over_offered * 100.0)
             }
             Self::GeneratorCapped { refused } => write!(out, "generator refused {refused} arrivals at its cap"),
+            Self::Misfit { rejected } => write!(out, "{rejected} requests exceed what the target can ever serve"),
             Self::EventsLost { events } => write!(out, "{events} events lost"),
             Self::NotSettled { waited_s } => write!(out, "not settled after {waited_s:.0} s"),
             Self::OutputLength { share } => write!(out, "{:.1} % of outputs off their length", share * 100.0),

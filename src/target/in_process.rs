@@ -69,7 +69,7 @@ impl InProcess {
     pub fn identity_of(model: &LoadedModel) -> TargetIdentity {
         let device = match model.device.kind {
             DeviceKind::Cpu => "cpu",
-            DeviceKind::Cuda => "cuda",
+            DeviceKind::Cuda => "cuda:0",
         };
         let limits =
             RequestLimits { vocab_size: model.config.vocab_size, context: model.config.max_position_embeddings, shape: model.shape };

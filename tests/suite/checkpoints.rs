@@ -1,60 +1,63 @@
 //! The tiny checkpoints give the tokens and logits that another implementation computed, on every device and in
 //! every shape of engine.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use plimsoll::device::Ops;
-use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
+use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec, KernelChoice};
 use plimsoll::device::error::DeviceError;
 use plimsoll::engine::kv_blocks::PrefixReuse;
 use plimsoll::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use plimsoll::engine::sequence::{EndOfSequence, EngineRequest};
 use plimsoll::engine::{Engine, EngineEvent};
 use plimsoll::workload::request::Sampling;
-use proptest::prelude::*;
 use serde::Deserialize;
 
 use crate::plain_device::Plain;
+use crate::weights::{copy_of, harm, replace};
 
-const CHECKPOINTS: [&str; 3] = ["llama-untied", "qwen2", "qwen3"];
+pub(crate) const CHECKPOINTS: [&str; 3] = ["llama-untied", "qwen2", "qwen3"];
 
 #[derive(Deserialize)]
-struct Expected {
-    prompts: Vec<ExpectedPrompt>,
-    batch: Vec<String>,
+pub(crate) struct Expected {
+    pub(crate) prompts: Vec<ExpectedPrompt>,
+    pub(crate) batch: Vec<String>,
 }
 
 #[derive(Clone, Deserialize)]
-struct ExpectedPrompt {
-    name: String,
-    ids: Vec<u32>,
-    greedy_ids: Vec<u32>,
+pub(crate) struct ExpectedPrompt {
+    pub(crate) name: String,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) greedy_ids: Vec<u32>,
 }
 
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
 }
 
-fn expected(name: &str) -> Expected {
+pub(crate) fn expected(name: &str) -> Expected {
     serde_json::from_str(&std::fs::read_to_string(folder(name).join("expected.json")).unwrap()).unwrap()
 }
 
 /// A tensor of `expected.safetensors`, flat.
-fn expected_tensor(name: &str, tensor: &str) -> Vec<f32> {
+pub(crate) fn expected_tensor(name: &str, tensor: &str) -> Vec<f32> {
     let bytes = std::fs::read(folder(name).join("expected.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let data = file.tensor(tensor).unwrap_or_else(|error| panic!("{tensor}: {error}")).data().to_vec();
     data.chunks_exact(4).map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap())).collect()
 }
 
-fn load<D: Ops + 'static>(name: &str, open: impl Fn() -> Result<D, DeviceError> + Send + Sync + 'static, wish: &ShapeWish) -> LoadedModel {
+pub(crate) fn load<D: Ops + 'static>(
+    name: &str,
+    open: impl Fn() -> Result<D, DeviceError> + Send + Sync + 'static,
+    wish: &ShapeWish,
+) -> LoadedModel {
     let source = ModelSource::open(folder(name).to_str().unwrap(), 0).unwrap();
     LoadedModel::load(source, open, wish, &mut |_| {}).unwrap()
 }
 
-fn request(key: usize, prompt: &[u32], max_new_tokens: usize) -> EngineRequest {
+pub(crate) fn request(key: usize, prompt: &[u32], max_new_tokens: usize) -> EngineRequest {
     EngineRequest {
         key: key as u64,
         prompt: prompt.to_vec(),
@@ -65,12 +68,12 @@ fn request(key: usize, prompt: &[u32], max_new_tokens: usize) -> EngineRequest {
 }
 
 /// Tokens of each prompt, and the logits each of them was chosen from.
-struct Answer {
-    tokens: Vec<u32>,
-    logits: Vec<Vec<f32>>,
+pub(crate) struct Answer {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) logits: Vec<Vec<f32>>,
 }
 
-fn answer(engine: &mut Engine, prompts: &[ExpectedPrompt], tokens: usize) -> Vec<Answer> {
+pub(crate) fn answer(engine: &mut Engine, prompts: &[ExpectedPrompt], tokens: usize) -> Vec<Answer> {
     let mut answers: Vec<_> = prompts.iter().map(|_| Answer { tokens: Vec::new(), logits: Vec::new() }).collect();
     for (key, prompt) in prompts.iter().enumerate() {
         engine.add(request(key, &prompt.ids, tokens)).unwrap();
@@ -95,7 +98,7 @@ fn answer(engine: &mut Engine, prompts: &[ExpectedPrompt], tokens: usize) -> Vec
     }
 }
 
-fn distance(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter()
         .zip(b)
@@ -104,7 +107,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Checks tokens, and the logits the expectations have; the largest difference of these.
-fn check(name: &str, prompts: &[ExpectedPrompt], answers: &[Answer]) -> f32 {
+pub(crate) fn check(name: &str, prompts: &[ExpectedPrompt], answers: &[Answer]) -> f32 {
     let mut most = 0.0_f32;
     for (prompt, answer) in prompts.iter().zip(answers) {
         assert_eq!(answer.tokens, prompt.greedy_ids[..answer.tokens.len()], "{name}, {}", prompt.name);
@@ -157,10 +160,18 @@ fn every_position_of_a_prompt_has_the_expected_logits() {
     }
 }
 
-/// The CPU device on `threads` threads.
-fn cpu(threads: usize) -> impl Fn() -> Result<CpuDevice, DeviceError> + Send + Sync + 'static {
-    let spec = CpuSpec { threads: NonZeroUsize::new(threads).unwrap(), arithmetic: Arithmetic::F32 };
+pub(crate) fn opens(
+    threads: usize,
+    arithmetic: Arithmetic,
+    kernels: KernelChoice,
+) -> impl Fn() -> Result<CpuDevice, DeviceError> + Send + Sync + 'static {
+    let spec = CpuSpec { threads: NonZeroUsize::new(threads).unwrap(), arithmetic, kernels };
     move || CpuDevice::open(spec)
+}
+
+/// The CPU device on `threads` threads.
+pub(crate) fn cpu(threads: usize) -> impl Fn() -> Result<CpuDevice, DeviceError> + Send + Sync + 'static {
+    opens(threads, Arithmetic::F32, KernelChoice::Best)
 }
 
 #[test]
@@ -170,65 +181,9 @@ fn the_cpu_device_computes_what_another_implementation_does() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
-
-    #[test]
-    fn tokens_and_logits_do_not_depend_on_the_shape_of_the_engine(
-        checkpoint in 0_usize..3,
-        threads in prop_oneof![7 => Just(1_usize), 1 => Just(2)],
-        block_size in prop_oneof![Just(1_usize), Just(5), Just(16), Just(64)],
-        spare_blocks in 0_usize..20,
-        max_num_seqs in 1_usize..9,
-        max_num_batched_tokens in prop_oneof![1_usize..8, 8_usize..300],
-        prefix_reuse in prop_oneof![Just(PrefixReuse::On), Just(PrefixReuse::Off)],
-        twice in any::<bool>(),
-    ) {
-        let name = CHECKPOINTS[checkpoint];
-        let mut prompts = expected(name).prompts;
-        // Some again: the second ones find the first ones' blocks.
-        if twice {
-            prompts.extend_from_within(1..4);
-        }
-        let tokens = 12;
-        let longest = prompts.iter().map(|prompt| prompt.ids.len() + tokens - 1).max().unwrap();
-        let num_kv_blocks = Some((longest.div_ceil(block_size) + spare_blocks) as u32);
-        let wish = ShapeWish { block_size, num_kv_blocks, max_num_seqs, max_num_batched_tokens, prefix_reuse };
-        let mut engine = load(name, cpu(threads), &wish).engine().unwrap();
-        let most = check(name, &prompts, &answer(&mut engine, &prompts, tokens));
-        prop_assert!(most < 1e-4, "{}: logits differ by {}", name, most);
-    }
-}
-
 #[test]
-fn sampling_depends_on_the_request_alone() {
-    let name = "llama-untied";
-    let prompts = expected(name).prompts;
-    let wish = ShapeWish { num_kv_blocks: Some(96), max_num_batched_tokens: 40, ..ShapeWish::default() };
-    let model = load(name, cpu(2), &wish);
-    let sampled = |keys: &[usize]| -> BTreeMap<u64, Vec<u32>> {
-        let mut engine = model.engine().unwrap();
-        for key in keys {
-            let sampling = Sampling { temperature: 0.9, top_k: 50, top_p: 0.95, seed: *key as u64 };
-            engine.add(EngineRequest { sampling, ..request(*key, &prompts[*key].ids, 20) }).unwrap();
-        }
-        let mut tokens = BTreeMap::<u64, Vec<u32>>::new();
-        while engine
-            .step(&mut |event| {
-                if let EngineEvent::Token { key, token } = event {
-                    tokens.entry(key).or_default().push(token)
-                }
-            })
-            .unwrap()
-        {}
-        tokens
-    };
-    let together = sampled(&[0, 1, 2, 3, 4, 5, 6, 7]);
-    for key in 0..8 {
-        assert_eq!(sampled(&[key])[&(key as u64)], together[&(key as u64)], "request {key}");
-    }
-    let greedy = answer(&mut model.engine().unwrap(), &prompts[..1], 20);
-    assert_ne!(greedy[0].tokens, together[&0], "it does sample");
+fn the_kernels_of_every_processor_compute_what_another_implementation_does() {
+    each_checkpoint_alone_and_batched(|| opens(1, Arithmetic::F32, KernelChoice::Portable), 1e-4);
 }
 
 #[test]
@@ -237,26 +192,6 @@ fn the_same_shape_gives_the_same_bits() {
     let model = load("qwen3", cpu(2), &ShapeWish { num_kv_blocks: Some(40), max_num_batched_tokens: 33, ..ShapeWish::default() });
     let logits = || answer(&mut model.engine().unwrap(), &prompts, 12).into_iter().map(|answer| answer.logits).collect::<Vec<_>>();
     assert_eq!(logits(), logits());
-}
-
-#[test]
-fn a_sliding_window_is_that_of_the_definition() {
-    // The fixture's own window, turned on: the CPU device against the plain one.
-    let mut source = ModelSource::open(folder("qwen2").to_str().unwrap(), 0).unwrap();
-    source.config.windows = vec![None, Some(5), Some(16)];
-    let mut plain = ModelSource::open(folder("qwen2").to_str().unwrap(), 0).unwrap();
-    plain.config.windows.clone_from(&source.config.windows);
-    let wish = ShapeWish { num_kv_blocks: Some(64), max_num_batched_tokens: 48, ..ShapeWish::default() };
-    let fast = LoadedModel::load(source, cpu(2), &wish, &mut |_| {}).unwrap();
-    let plain = LoadedModel::load(plain, Plain::open, &wish, &mut |_| {}).unwrap();
-    let prompts = expected("qwen2").prompts;
-    let (fast, plain) = (answer(&mut fast.engine().unwrap(), &prompts, 8), answer(&mut plain.engine().unwrap(), &prompts, 8));
-    for ((fast, plain), prompt) in fast.iter().zip(&plain).zip(&prompts) {
-        assert_eq!(fast.tokens, plain.tokens);
-        assert!(fast.logits.iter().zip(&plain.logits).all(|(fast, plain)| distance(fast, plain) < 1e-4));
-        let longer_than_the_window = prompt.ids.len() > 16;
-        assert_eq!(longer_than_the_window, fast.tokens != prompt.greedy_ids[..8] && longer_than_the_window, "a window shows");
-    }
 }
 
 #[test]
@@ -297,4 +232,78 @@ fn loading_tells_how_far_it_is() {
     assert!(told.len() > 10 && told.is_sorted_by_key(|at| at.done));
     let last = told.last().unwrap();
     assert_eq!((last.done, last.total), (1_444_352, 1_444_352));
+}
+
+/// Teacher forcing: every step on the reference's own prefix, against f32 on the same weights.
+#[test]
+fn bf16_arithmetic_is_as_near_to_f32_as_bf16_can_be() {
+    let open = opens(2, Arithmetic::Bf16Dot, KernelChoice::Best);
+    if open().is_err() {
+        return println!("skipped: this processor has no AVX512-BF16");
+    }
+    for name in ["llama-untied", "qwen3"] {
+        let mut prefixes = Vec::new();
+        for prompt in expected(name).prompts {
+            for step in 0..48 {
+                let ids = [&prompt.ids[..], &prompt.greedy_ids[..step]].concat();
+                prefixes.push(ExpectedPrompt { ids, greedy_ids: vec![prompt.greedy_ids[step]], ..prompt.clone() });
+            }
+        }
+        let wish = ShapeWish { num_kv_blocks: Some(1024), ..ShapeWish::default() };
+        let paired = load(name, opens(2, Arithmetic::Bf16Dot, KernelChoice::Best), &wish);
+        assert_eq!(paired.precision(), "bf16 weights, bf16_dot arithmetic");
+        let exact = answer(&mut load(name, cpu(2), &wish).engine().unwrap(), &prefixes, 1);
+        let rounded = answer(&mut paired.engine().unwrap(), &prefixes, 1);
+        let (mut errors, mut flips, mut margin) = (Vec::new(), 0, 0.0_f32);
+        for ((exact, rounded), prefix) in exact.iter().zip(&rounded).zip(&prefixes) {
+            assert_eq!(exact.tokens, prefix.greedy_ids);
+            let (exact_logits, rounded_logits) = (&exact.logits[0], &rounded.logits[0]);
+            let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+            let difference = square(&mut exact_logits.iter().zip(rounded_logits).map(|(a, b)| a - b));
+            errors.push((difference / square(&mut exact_logits.iter().copied())).sqrt());
+            if exact.tokens != rounded.tokens {
+                flips += 1;
+                margin = margin.max(exact_logits[exact.tokens[0] as usize] - exact_logits[rounded.tokens[0] as usize]);
+            }
+        }
+        errors.sort_by(f64::total_cmp);
+        let (mean, p99) = (errors.iter().sum::<f64>() / errors.len() as f64, errors[errors.len() * 99 / 100]);
+        println!("{name}: relative error {mean:.3} on average, {p99:.3} at p99; {flips} of {} flipped, margin {margin:.2}", errors.len());
+        assert!((0.001..0.04).contains(&mean) && p99 < 0.14, "{name}: relative error {mean}, p99 {p99}");
+        assert!(flips * 100 <= 7 * errors.len() && margin < 0.9, "{name}: {flips} flips, margin {margin}");
+    }
+}
+
+#[test]
+fn weights_that_an_arithmetic_does_not_take_are_refused_before_loading() {
+    let open = opens(1, Arithmetic::Bf16Dot, KernelChoice::Best);
+    if open().is_err() {
+        return println!("skipped: this processor has no AVX512-BF16");
+    }
+    for model in [folder("qwen2").to_str().unwrap(), "llama-5m"] {
+        let mut told = 0;
+        let source = ModelSource::open(model, 0).unwrap();
+        let refusal =
+            LoadedModel::load(source, opens(1, Arithmetic::Bf16Dot, KernelChoice::Best), &ShapeWish::default(), &mut |_| told += 1);
+        let refusal = refusal.unwrap_err().to_string();
+        assert!(refusal.contains("`model.embed_tokens.weight` is stored as `f32`") && refusal.contains("bf16"), "{refusal}");
+        assert_eq!(told, 0);
+    }
+}
+
+#[test]
+fn weights_of_several_types_are_called_mixed() {
+    let precision = |name: &str, harmed: bool| {
+        let copy = copy_of(name);
+        if harmed {
+            // The same two bytes a number, read as another type.
+            harm(&copy.path().join("model.safetensors"), |bytes| {
+                replace(bytes, r#""dtype":"BF16","shape":[128]"#, r#""dtype":"F16","shape":[128] "#)
+            });
+        }
+        let source = ModelSource::open(copy.path().to_str().unwrap(), 0).unwrap();
+        LoadedModel::load(source, cpu(1), &ShapeWish { num_kv_blocks: Some(4), ..ShapeWish::default() }, &mut |_| {}).unwrap().precision()
+    };
+    assert_eq!(precision("llama-untied", false), "bf16 weights, f32 arithmetic");
+    assert_eq!(precision("llama-untied", true), "mixed weights, f32 arithmetic");
 }

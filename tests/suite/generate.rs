@@ -5,13 +5,20 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::weights::{copy_of, harm, replace};
+
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
 }
 
-fn generate(model: &Path, arguments: &[&str]) -> Output {
+fn run(model: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
-    command.arg("generate").arg("--model").arg(model).args(arguments).args(["--threads", "1"]).output().unwrap()
+    command.arg("generate").arg("--model").arg(model).args(arguments).output().unwrap()
+}
+
+/// On one thread.
+fn generate(model: &Path, arguments: &[&str]) -> Output {
+    run(model, &[arguments, &["--threads", "1"]].concat())
 }
 
 /// The document of a run that went well.
@@ -96,7 +103,13 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_the_exit_code() {
     let file = nonsense.path().join("prompts.json");
     put(&file, "[[1,2],[\"x\"]]");
     let file = file.to_str().unwrap();
-    let cases: [(&Path, &[&str], i32, &str); 11] = [
+    let cases: [(&Path, &[&str], i32, &str); 17] = [
+        (Path::new("llama-5m"), &["--prompt-ids", "1", "--max-new-tokens", "100000000"], 65, "exceed the model's context of `8192` tokens"),
+        (Path::new("llama-3.1-70b"), &["--prompt-ids", "200000"], 65, "token id `200000`"),
+        (&llama, &["--prompt-ids", "1,,2"], 2, "`` in `--prompt-ids`"),
+        (&llama, &["--prompt-ids", "1", "--weights-dtype", "f16"], 2, "`--weights-dtype` is for random weights"),
+        (&folder("qwen2"), &["--prompt-ids", "1", "--arithmetic", "bf16"], 69, "the arithmetic `bf16_dot`"),
+        (&llama, &["--prompt-ids", "1", "--threads", "100000"], 2, "100000"),
         (&llama, &["--prompt-ids", ""], 65, "the prompt has no tokens"),
         (&llama, &["--prompt-ids", "1,2,1024"], 65, "token id `1024`, but the model's vocabulary ends at `1023`"),
         (&llama, &["--prompt-ids", "1,x"], 2, "`x` in `--prompt-ids`"),
@@ -110,7 +123,7 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_the_exit_code() {
         (Path::new("gpt-5m"), &["--prompt-ids", "1"], 65, "one of the presets llama-5m"),
     ];
     for (model, arguments, code, said) in cases {
-        let ran = generate(model, arguments);
+        let ran = run(model, arguments);
         let stderr = String::from_utf8_lossy(&ran.stderr);
         assert_eq!(ran.status.code(), Some(code), "{arguments:?}: {stderr}");
         assert!(stderr.contains(said), "{arguments:?}: `{stderr}` does not say `{said}`");
@@ -122,4 +135,107 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_the_exit_code() {
     let too_big = generate(Path::new("llama-3.1-70b"), &["--prompt-ids", "1", "--kv-blocks", "400000000"]);
     assert_eq!(too_big.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&too_big.stderr).contains("bytes are free"));
+}
+
+#[test]
+fn random_weights_take_the_element_type_that_is_asked_for() {
+    let ids = |dtype: &str| {
+        let shown = document(Path::new("llama-5m"), &["--prompt-ids", "1,2,3", "--max-new-tokens", "4", "--weights-dtype", dtype]);
+        assert_eq!(shown["precision"], format!("{dtype} weights, f32 arithmetic"));
+        shown["token_ids"].clone()
+    };
+    assert_eq!(ids("f32").as_array().unwrap().len(), 4);
+    ids("f16");
+    ids("bf16");
+    let paired =
+        run(Path::new("llama-5m"), &["--prompt-ids", "1,2", "--weights-dtype", "bf16", "--arithmetic", "bf16", "--format", "json"]);
+    if paired.status.success() {
+        let shown: Value = serde_json::from_slice(&paired.stdout).unwrap();
+        assert_eq!(shown["precision"], "bf16 weights, bf16_dot arithmetic");
+    } else {
+        println!("skipped: {}", String::from_utf8_lossy(&paired.stderr));
+    }
+}
+
+#[test]
+fn a_broken_tokenizer_stands_in_nobodys_way_who_gives_ids() {
+    let copy = copy_of("llama-untied");
+    harm(&copy.path().join("tokenizer.json"), |bytes| bytes.truncate(100));
+    let by_ids = generate(copy.path(), &["--prompt-ids", "1,2", "--max-new-tokens", "3", "--format", "json"]);
+    assert!(by_ids.status.success() && String::from_utf8_lossy(&by_ids.stderr).contains("the text is left out"));
+    let shown: Value = serde_json::from_slice(&by_ids.stdout).unwrap();
+    assert!(shown.get("text").is_none() && shown["token_ids"].as_array().unwrap().len() == 3);
+    let by_text = generate(copy.path(), &["--prompt", "hello"]);
+    assert_eq!(by_text.status.code(), Some(65));
+}
+
+#[test]
+fn an_end_id_of_the_generation_configuration_ends_an_answer_unless_ignored() {
+    let copy = copy_of("llama-untied");
+    let prompt = &expected("llama-untied")["prompts"][1];
+    let greedy: Vec<_> = prompt["greedy_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+    // The first id after the third that did not come before.
+    let end = (3..48).find(|place| !greedy[..*place].contains(&greedy[*place])).unwrap();
+    harm(&copy.path().join("generation_config.json"), |bytes| {
+        let mut config: Value = serde_json::from_slice(bytes).unwrap();
+        config["eos_token_id"] = serde_json::json!([greedy[end], 1020]);
+        *bytes = config.to_string().into_bytes();
+    });
+    let ids = joined(&prompt["ids"]);
+    let stopped = document(copy.path(), &["--prompt-ids", &ids, "--max-new-tokens", "48"]);
+    assert_eq!(stopped["token_ids"], serde_json::json!(greedy[..=end]));
+    let ignored = document(copy.path(), &["--prompt-ids", &ids, "--max-new-tokens", "48", "--ignore-eos"]);
+    assert_eq!(ignored["token_ids"], prompt["greedy_ids"]);
+}
+
+#[test]
+fn bad_model_files_end_with_65_in_text_and_in_json() {
+    fn config(change: fn(&mut Value)) -> impl Fn(&Path) {
+        move |folder| {
+            harm(&folder.join("config.json"), |bytes| {
+                let mut config: Value = serde_json::from_slice(bytes).unwrap();
+                change(&mut config);
+                *bytes = config.to_string().into_bytes();
+            });
+        }
+    }
+    let weights = |folder: &Path| folder.join("model.safetensors");
+    type Harm<'a> = Box<dyn Fn(&Path) + 'a>;
+    let cases: Vec<(&str, &str, Harm<'_>)> = vec![
+        ("llama-untied", "cut short", Box::new(|folder| harm(&weights(folder), |bytes| bytes.truncate(1_000_000)))),
+        ("llama-untied", "states a header of", Box::new(|folder| harm(&weights(folder), |bytes| bytes[7] = 1))),
+        (
+            "llama-untied",
+            "stored as `U16`",
+            Box::new(|folder| harm(&weights(folder), |bytes| replace(bytes, r#""dtype":"BF16""#, r#""dtype":"U16" "#))),
+        ),
+        (
+            "qwen3",
+            "the index names `model-00003-of-00003.safetensors`",
+            Box::new(|folder| std::fs::remove_file(folder.join("model-00003-of-00003.safetensors")).unwrap()),
+        ),
+        ("llama-untied", "`vocab_size`", Box::new(config(|config| config["vocab_size"] = 2048.into()))),
+        ("llama-untied", "the families llama, mistral, qwen2, qwen3", Box::new(config(|config| config["model_type"] = "gpt2".into()))),
+        ("llama-untied", "is no JSON object", Box::new(|folder| harm(&folder.join("config.json"), |bytes| bytes.truncate(9)))),
+        (
+            "llama-untied",
+            "generation_config.json",
+            Box::new(|folder| harm(&folder.join("generation_config.json"), |bytes| bytes.truncate(9))),
+        ),
+    ];
+    for (name, said, damage) in cases {
+        let copy = copy_of(name);
+        damage(copy.path());
+        let text = generate(copy.path(), &["--prompt-ids", "1,2"]);
+        let stderr = String::from_utf8_lossy(&text.stderr);
+        assert_eq!(text.status.code(), Some(65), "{said}: {stderr}");
+        assert!(stderr.contains(said) && text.stdout.is_empty(), "`{stderr}` does not say `{said}`");
+        let json = generate(copy.path(), &["--prompt-ids", "1,2", "--format", "json"]);
+        assert_eq!(json.status.code(), Some(65));
+        let document: Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(document["error"]["exit_code"], 65, "{document}");
+    }
+    let too_big = generate(Path::new("llama-3.1-70b"), &["--prompt-ids", "1", "--kv-blocks", "400000000", "--format", "json"]);
+    let document: Value = serde_json::from_slice(&too_big.stdout).unwrap();
+    assert_eq!((too_big.status.code(), &document["error"]["exit_code"]), (Some(69), &Value::from(69)));
 }

@@ -1,14 +1,19 @@
 //! The engine as a target: every request ends exactly once, whatever happens to the engine.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use plimsoll::campaign::targets::{EngineTargets, Targets};
+use plimsoll::campaign::traffic::{Chosen, Traffic as _};
 use plimsoll::clock::{Clock, Monotonic, Nanos};
+use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
 use plimsoll::device::error::DeviceError;
 use plimsoll::device::step::StepBatch;
 use plimsoll::engine::Engine;
 use plimsoll::engine::forward::ForwardPass;
 use plimsoll::engine::kv_blocks::PrefixReuse;
+use plimsoll::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use plimsoll::engine::scheduler::EngineShape;
 use plimsoll::model::config::ModelConfig;
 use plimsoll::model::presets;
@@ -16,7 +21,10 @@ use plimsoll::record::request::FailureKind;
 use plimsoll::record::target::TargetIdentity;
 use plimsoll::target::in_process::InProcess;
 use plimsoll::target::{Event, EventKind, Slot, Target};
+use plimsoll::workload::fit::Limits;
 use plimsoll::workload::request::{Prompt, Request, Sampling};
+use plimsoll::workload::spec::Workload;
+use plimsoll::workload::traffic::Traffic;
 
 /// What the fake model does after some steps.
 #[derive(Clone, Copy, PartialEq)]
@@ -163,6 +171,36 @@ fn a_request_beyond_the_limits_is_rejected_and_the_others_go_on() {
     let end = |slot: u32| events.iter().find(|event| event.slot.0 == slot && is_end(event)).unwrap().kind;
     assert_eq!(end(0), EventKind::Failed(FailureKind::Rejected));
     assert_eq!(end(1), EventKind::Completed);
+}
+
+#[test]
+fn traffic_is_fitted_to_the_cache_of_an_engine_and_not_to_the_context_of_its_model_alone() {
+    let wish = ShapeWish { num_kv_blocks: Some(8), ..ShapeWish::default() };
+    let spec = CpuSpec::new(NonZeroUsize::MIN, Arithmetic::F32);
+    let source = ModelSource::open("llama-5m", 0).unwrap();
+    let model = LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut |_| {}).unwrap();
+    let mut targets = EngineTargets::new(model, Monotonic::start(), 0.0);
+    let identity = targets.identity();
+    assert_eq!((identity.max_context, identity.vocab_size, identity.device.as_str()), (8 * 16 + 1, 4096, "cpu"));
+    let limits = Limits { max_context: identity.max_context, vocab_size: identity.vocab_size };
+    let traffic = Chosen::new(Traffic::Drawn(Workload::preset("chat").unwrap()), limits).unwrap();
+    assert!(traffic.mix().capped_share > 0.1, "shortened requests are counted");
+    let mut target = targets.fresh().unwrap();
+    assert_eq!(target.identity(), identity);
+    let mut requests = traffic.requests(1).unwrap();
+    for slot in 0..20 {
+        target.submit(requests.next_request().unwrap(), Slot(slot));
+    }
+    let mut clock = Monotonic::start();
+    let mut ends = Vec::new();
+    while ends.len() < 20 {
+        assert!(clock.now() < Nanos::from_secs(60), "the target is silent");
+        clock.wait(clock.now() + Nanos::from_millis(1), &mut || target.has_events());
+        while let Some(event) = target.next_event() {
+            ends.extend(is_end(&event).then_some(event.kind));
+        }
+    }
+    assert!(ends.iter().all(|end| *end == EventKind::Completed), "{ends:?}");
 }
 
 #[test]

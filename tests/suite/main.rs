@@ -14,6 +14,7 @@ mod decision;
 mod disk;
 mod drive;
 mod engine;
+mod engine_shapes;
 mod formula;
 mod generate;
 mod in_process;

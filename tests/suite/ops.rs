@@ -3,14 +3,19 @@
 use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
-use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec, CpuTensor};
+use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec, CpuTensor, KernelChoice};
 use plimsoll::device::source::{Element, MatrixSource, SharedBytes, Values, VectorSource, random_element};
 use plimsoll::device::step::{LogitRow, Sampling, StepBatch};
 use plimsoll::device::{AttentionSpec, HeadShape, KvCacheSpec, Ops};
 use proptest::prelude::*;
 
 fn device_with(threads: usize, arithmetic: Arithmetic) -> Option<CpuDevice> {
-    CpuDevice::open(CpuSpec { threads: NonZeroUsize::new(threads).expect("above 0"), arithmetic }).ok()
+    CpuDevice::open(CpuSpec::new(NonZeroUsize::new(threads).expect("above 0"), arithmetic)).ok()
+}
+
+fn portable(threads: usize) -> CpuDevice {
+    let spec = CpuSpec::new(NonZeroUsize::new(threads).expect("above 0"), Arithmetic::F32);
+    CpuDevice::open(CpuSpec { kernels: KernelChoice::Portable, ..spec }).expect("every processor has them")
 }
 
 fn device(threads: usize) -> CpuDevice {
@@ -80,14 +85,14 @@ fn product(x: &[f32], weight: &[f32], bias: &[f32], width: usize) -> Vec<f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
     fn a_product_is_that_of_a_plain_loop(
         rows in 1_usize..70, width in 1_usize..90, first in 1_usize..60, second in 1_usize..30,
-        element in element(), threads in 1_usize..4, seed: u64,
+        element in element(), threads in 1_usize..4, best in any::<bool>(), seed: u64,
     ) {
-        let mut ops = device(threads);
+        let mut ops = if best { device(threads) } else { portable(threads) };
         let x = noise(seed, rows * width);
         let parts = [noise(seed ^ 1, first * width), noise(seed ^ 2, second * width)];
         let weight: Vec<f32> = parts.concat().iter().map(|value| rounded(*value, element)).collect();
@@ -404,6 +409,20 @@ fn random_weights_are_equal_whatever_the_threads_and_look_normal() {
         let deviation = (one.iter().map(|value| value * value).sum::<f32>() / one.len() as f32).sqrt();
         assert!(mean.abs() < 3e-4 && (deviation - 0.02).abs() < 3e-4, "{mean} {deviation}");
     }
+}
+
+#[test]
+fn bf16_dot_products_are_never_silently_computed_in_f32() {
+    let Some(mut ops) = device_with(1, Arithmetic::Bf16Dot) else { return println!("skipped: this processor has no AVX512-BF16") };
+    let mut refusal = |width: usize, element| {
+        assert!(ops.takes("w", element, width).is_err());
+        ops.matrix(&[mapped("w", &noise(1, 3 * width), width, element)]).unwrap_err().to_string()
+    };
+    let said = refusal(8, Element::F32);
+    assert!(said.contains("`bf16_dot`") && said.contains("`w` is stored as `f32`") && said.contains("--weights-dtype bf16"), "{said}");
+    assert!(refusal(8, Element::F16).contains("`f16`"));
+    assert!(refusal(7, Element::Bf16).contains("`w` is `7` wide"));
+    assert!(ops.takes("w", Element::Bf16, 8).is_ok());
 }
 
 #[test]

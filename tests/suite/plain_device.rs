@@ -145,6 +145,10 @@ impl Ops for Plain {
         Ok(MemoryFacts { total: self.free, free: self.free })
     }
 
+    fn takes(&self, _name: &str, _element: Element, _width: usize) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     fn kv_cache_bytes(&self, spec: &KvCacheSpec) -> u64 {
         (8 * spec.layers * spec.blocks * spec.block_size * spec.kv_heads * spec.head_dim) as u64
     }

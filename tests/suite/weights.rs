@@ -184,7 +184,7 @@ fn every_tensor_of_a_checkpoint_is_found() {
 }
 
 /// A copy of a fixture whose files may be harmed.
-fn copy_of(name: &str) -> tempfile::TempDir {
+pub(crate) fn copy_of(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture(name)).unwrap() {
         let entry = entry.unwrap();
@@ -199,14 +199,14 @@ fn refusal(folder: &Path) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test harms a copy of its own")]
-fn harm(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn harm(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = std::fs::read(file).unwrap();
     change(&mut bytes);
     std::fs::write(file, bytes).unwrap();
 }
 
 /// Replaces text in the header, keeping its length, so that all offsets stay what they were.
-fn replace(bytes: &mut [u8], from: &str, to: &str) {
+pub(crate) fn replace(bytes: &mut [u8], from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
     let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
     bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
@@ -267,4 +267,24 @@ fn a_missing_shard_or_no_weights_at_all_is_said() {
     let folder = copy_of("qwen3");
     std::fs::remove_file(folder.path().join("model.safetensors.index.json")).unwrap();
     assert!(refusal(folder.path()).contains("neither `model.safetensors` nor"));
+}
+
+#[test]
+fn end_ids_of_both_configurations_count() {
+    let ends = |stated: Option<Value>, generation: Option<Value>| {
+        let copy = copy_of("llama-untied");
+        for (file, ids) in [("config.json", stated), ("generation_config.json", generation)] {
+            harm(&copy.path().join(file), |bytes| {
+                let mut config: Value = serde_json::from_slice(bytes).unwrap();
+                config["eos_token_id"] = ids.unwrap_or_default();
+                *bytes = config.to_string().into_bytes();
+            });
+        }
+        ModelConfig::open(copy.path()).map(|config| config.eos_token_ids).map_err(|error| error.to_string())
+    };
+    assert_eq!(ends(None, Some(7.into())).unwrap(), [7]);
+    assert_eq!(ends(None, Some(serde_json::json!([9, 3]))).unwrap(), [9, 3]);
+    assert_eq!(ends(Some(5.into()), Some(serde_json::json!([5, 3]))).unwrap(), [5, 3]);
+    assert_eq!(ends(None, None).unwrap(), [0_u32; 0]);
+    assert!(ends(None, Some("x".into())).unwrap_err().contains("generation_config.json"));
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::cli::weights::WeightsArgs;
+
 /// Arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -51,8 +53,11 @@ pub struct TargetArgs {
     /// Folder with config.json and safetensors, or a preset with random weights [default: by what the node has]
     #[arg(long, value_name = "DIR|PRESET")]
     pub model: Option<String>,
+    #[command(flatten)]
+    /// What random weights are stored as.
+    pub weights: WeightsArgs,
     /// Threads that compute [default: one core less than there are]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// How matrix products are computed
     #[arg(long, value_enum, default_value_t = ArithmeticArg::F32)]
@@ -66,9 +71,12 @@ pub struct TargetArgs {
     /// Tokens that a KV block holds
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub block_size: u32,
-    /// KV blocks [default: by the memory there is]
+    /// KV blocks [default: a quarter of the free memory, at most what --kv-cache-gib says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub kv_blocks: Option<u32>,
+    /// Most memory of the host that KV blocks are fitted into, GiB
+    #[arg(long, value_name = "GIB", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536), conflicts_with = "kv_blocks")]
+    pub kv_cache_gib: u32,
     /// Compute equal prefixes again each time
     #[arg(long)]
     pub no_prefix_cache: bool,

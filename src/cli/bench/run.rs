@@ -21,7 +21,7 @@ use crate::cli::progress::Drawn;
 use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
 use crate::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
 use crate::engine::kv_blocks::PrefixReuse;
-use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
+use crate::engine::loading::{LoadedModel, ShapeWish};
 use crate::record::SCHEMA_VERSION;
 use crate::record::node::NodeRecord;
 use crate::record::run::{RunRecord, RunStatus};
@@ -202,15 +202,16 @@ fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
 
 fn engine(args: &BenchArgs, node: &NodeRecord, seed: u64, clock: Monotonic, drawn: &mut Drawn) -> anyhow::Result<EngineTargets> {
     let name = choose::model(args);
-    let source = ModelSource::open(&name, rng::derive(seed, "weights")).context("cannot open the model").exit_with(Exit::BadInput)?;
+    let source = args.target.weights.open(&name, rng::derive(seed, "weights"))?;
     let arithmetic = match args.target.arithmetic {
         ArithmeticArg::F32 => Arithmetic::F32,
         ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
     };
-    let spec = CpuSpec { threads: choose::threads(args.target.threads, node), arithmetic };
+    let spec = CpuSpec::new(choose::threads(args.target.threads, node), arithmetic);
     let wish = ShapeWish {
         block_size: args.target.block_size as usize,
         num_kv_blocks: args.target.kv_blocks,
+        host_cache: u64::from(args.target.kv_cache_gib) << 30,
         max_num_seqs: args.target.max_num_seqs as usize,
         max_num_batched_tokens: args.target.max_num_batched_tokens as usize,
         prefix_reuse: if args.target.no_prefix_cache { PrefixReuse::Off } else { PrefixReuse::On },
@@ -219,5 +220,9 @@ fn engine(args: &BenchArgs, node: &NodeRecord, seed: u64, clock: Monotonic, draw
     let mut told = |at: crate::engine::weights::LoadProgress| drawn.tell(Progress::Loading { done: at.done, total: at.total });
     let model = LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut told);
     let model = model.context("cannot load the model").exit_with(Exit::Unavailable)?;
+    let (blocks, gib) = (model.shape.num_kv_blocks, model.memory.kv_cache as f64 / f64::from(1 << 30));
+    let cache =
+        format!("the KV cache has {blocks} blocks of {} tokens, {gib:.2} GiB (`--kv-blocks`, `--kv-cache-gib`)", model.shape.block_size);
+    drawn.tell(Progress::Note(cache));
     Ok(EngineTargets::new(model, clock, clock.now().since(began).as_secs_f64()))
 }

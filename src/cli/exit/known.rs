@@ -22,6 +22,7 @@ use crate::store::lock::LockError;
 use crate::store::request_log::reader::ReadError;
 use crate::store::runs::StoreError;
 use crate::table::read::TableError;
+use crate::target::in_process::StartError;
 use crate::units::NotAQuantity;
 use crate::workload::arrivals::ArrivalError;
 use crate::workload::spec::WorkloadError;
@@ -67,6 +68,7 @@ fn by_value(link: &(dyn Error + 'static)) -> Option<Exit> {
         .or_else(|| link.downcast_ref().map(of_lock))
         .or_else(|| link.downcast_ref().map(of_device))
         .or_else(|| link.downcast_ref().map(of_load))
+        .or_else(|| link.downcast_ref().map(of_start))
         .or_else(|| link.downcast_ref().map(of_no_capacity))
         .or_else(|| link.downcast_ref().map(of_halt))
         .or_else(|| link.downcast_ref().and_then(of_io))
@@ -97,7 +99,9 @@ fn of_write(error: &WriteError) -> Exit {
 
 fn of_device(error: &DeviceError) -> Exit {
     match error {
-        DeviceError::OutOfMemory { .. } | DeviceError::Unsupported { .. } | DeviceError::System { .. } => Exit::Unavailable,
+        DeviceError::OutOfMemory { .. } | DeviceError::Unsupported { .. } | DeviceError::Threads { .. } | DeviceError::System { .. } => {
+            Exit::Unavailable
+        }
         DeviceError::Source { .. } => Exit::BadInput,
         DeviceError::Step { .. } => Exit::Internal,
     }
@@ -108,6 +112,13 @@ fn of_load(error: &LoadError) -> Exit {
         LoadError::Weights(_) => Exit::BadInput,
         LoadError::Device(error) => of_device(error),
         LoadError::NotEnoughMemory { .. } => Exit::Unavailable,
+    }
+}
+
+fn of_start(error: &StartError) -> Exit {
+    match error {
+        StartError::Device(error) => of_device(error),
+        StartError::Thread(_) => Exit::Unavailable,
     }
 }
 

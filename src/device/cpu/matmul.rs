@@ -1,7 +1,7 @@
 //! The matrix product `out = x weight^T`, in the form that fits rows, element type and processor.
 //!
 //! Weights of f16 and bf16 are widened on the way, which is exact; arithmetic is f32, or bf16 dot products summed in
-//! f32 where that was chosen and weights are bf16. Threads share out the outputs, so every result is computed whole by
+//! f32 where that was chosen, for which all weights are bf16. Threads share out the outputs, so every result is computed whole by
 //! one thread and does not depend on their number.
 
 use half::bf16;
@@ -11,7 +11,7 @@ use crate::device::cpu::matmul_pack::{self, Line};
 use crate::device::cpu::threads::Threads;
 use crate::device::cpu::vectorised::vectorised;
 use crate::device::cpu::weights::{CpuMatrix, Rows};
-use crate::device::cpu::{Arithmetic, CpuTensor, matmul_portable};
+use crate::device::cpu::{Arithmetic, CpuTensor, KernelChoice, matmul_portable};
 
 #[cfg(target_arch = "x86_64")]
 use crate::device::cpu::matmul_avx512::{self as avx512, Few, Paired, Pairs, Single};
@@ -30,8 +30,8 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// The best kernels of this processor for `arithmetic`; `None` where it cannot be computed.
-    pub(super) fn detect(arithmetic: Arithmetic) -> Option<Self> {
+    /// Kernels of this processor for `arithmetic`; `None` where it cannot be computed.
+    pub(super) fn detect(arithmetic: Arithmetic, choice: KernelChoice) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         let (avx512, bf16) = (
             is_x86_feature_detected!("avx512f")
@@ -43,12 +43,18 @@ impl Kernels {
         );
         #[cfg(not(target_arch = "x86_64"))]
         let (avx512, bf16) = (false, false);
+        let avx512 = avx512 && choice == KernelChoice::Best;
         (arithmetic == Arithmetic::F32 || avx512 && bf16).then(|| Self { arch: Arch::new(), avx512, arithmetic })
     }
 
-    /// The same kernels in another arithmetic.
+    /// The fastest kernels in another arithmetic.
     pub(super) fn with(self, arithmetic: Arithmetic) -> Option<Self> {
-        Self::detect(arithmetic)
+        Self::detect(arithmetic, KernelChoice::Best)
+    }
+
+    /// The arithmetic that was chosen.
+    pub(super) const fn arithmetic(self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// Instruction set, for records.
@@ -133,8 +139,9 @@ pub(super) fn matmul(
     };
     #[cfg(target_arch = "x86_64")]
     if kernels.avx512 {
-        // Pairs must not straddle rows: an odd width, which no known model has, is computed in f32.
-        let paired = kernels.arithmetic == Arithmetic::Bf16Dot && weight.is_bf16() && x.width.is_multiple_of(2);
+        let paired = kernels.arithmetic == Arithmetic::Bf16Dot;
+        // Nothing else was taken over, and pairs must not straddle rows.
+        assert!(!paired || weight.is_bf16() && x.width.is_multiple_of(2), "bf16 dot products are of bf16 weights in pairs");
         if rows <= avx512::FEW {
             if paired {
                 packed.halves.clear();

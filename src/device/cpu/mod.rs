@@ -59,6 +59,16 @@ impl Arithmetic {
     }
 }
 
+/// Which kernels compute matrix products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The fastest of this processor.
+    #[default]
+    Best,
+    /// Those that every processor runs, so that they are tested on any.
+    Portable,
+}
+
 /// What to open the CPU device with.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuSpec {
@@ -66,6 +76,16 @@ pub struct CpuSpec {
     pub threads: NonZeroUsize,
     /// How matrix products are computed.
     pub arithmetic: Arithmetic,
+    /// By which kernels.
+    pub kernels: KernelChoice,
+}
+
+impl CpuSpec {
+    /// The fastest kernels on `threads` threads.
+    #[must_use]
+    pub const fn new(threads: NonZeroUsize, arithmetic: Arithmetic) -> Self {
+        Self { threads, arithmetic, kernels: KernelChoice::Best }
+    }
 }
 
 /// Activations of up to `max_rows` rows.
@@ -115,12 +135,12 @@ impl CpuDevice {
     /// # Errors
     /// An arithmetic that the processor does not have; a thread that the system refuses.
     pub fn open(spec: CpuSpec) -> Result<Self, DeviceError> {
-        let kernels = Kernels::detect(spec.arithmetic).ok_or_else(|| DeviceError::Unsupported {
+        let kernels = Kernels::detect(spec.arithmetic, spec.kernels).ok_or_else(|| DeviceError::Unsupported {
             what: format!("the arithmetic `{}`", spec.arithmetic.label()),
-            reason: "the processor has no AVX512-BF16".to_owned(),
+            reason: "it takes kernels and a processor with AVX512-BF16".to_owned(),
             remedy: "Choose the arithmetic `f32`".to_owned(),
         })?;
-        let threads = Threads::start(spec.threads).map_err(|source| DeviceError::System { path: "/proc/self/task".into(), source })?;
+        let threads = Threads::start(spec.threads).map_err(|source| DeviceError::Threads { count: spec.threads.get(), source })?;
         let count = threads.count();
         let identity = DeviceIdentity {
             kind: DeviceKind::Cpu,
@@ -177,6 +197,21 @@ impl Ops for CpuDevice {
         memory::facts()
     }
 
+    fn takes(&self, name: &str, element: Element, width: usize) -> Result<(), DeviceError> {
+        let reason = match (self.kernels.arithmetic(), element) {
+            (Arithmetic::Bf16Dot, Element::Bf16) if !width.is_multiple_of(2) => {
+                format!("`{name}` is `{width}` wide, and its inputs are taken in pairs")
+            }
+            (Arithmetic::F32, _) | (Arithmetic::Bf16Dot, Element::Bf16) => return Ok(()),
+            (Arithmetic::Bf16Dot, other) => format!("`{name}` is stored as `{}`, and bf16 dot products need weights in bf16", other.name()),
+        };
+        Err(DeviceError::Unsupported {
+            what: format!("the arithmetic `{}`", Arithmetic::Bf16Dot.label()),
+            reason,
+            remedy: "Choose the arithmetic `f32`, or weights in bf16 (a preset's: `--weights-dtype bf16`)".to_owned(),
+        })
+    }
+
     fn kv_cache_bytes(&self, spec: &KvCacheSpec) -> u64 {
         cache::bytes(spec)
     }
@@ -192,6 +227,7 @@ impl Ops for CpuDevice {
     }
 
     fn matrix(&mut self, parts: &[MatrixSource]) -> Result<CpuMatrix, DeviceError> {
+        parts.iter().try_for_each(|part| self.takes(&part.name, part.element, part.width))?;
         weights::matrix(&self.threads, parts)
     }
 
