@@ -8,6 +8,7 @@
 //! follow can be captured once and replayed), the layer loop, `sample`, `end_step`.
 
 pub mod ceilings;
+pub mod control_group;
 pub mod cpu;
 pub mod error;
 pub mod source;
@@ -99,6 +100,23 @@ pub struct KvCacheSpec {
     pub head_dim: usize,
 }
 
+/// What a device's own buffers depend on: those beside weights, cache and tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkspaceSpec {
+    /// Most tokens of a step.
+    pub max_tokens: usize,
+    /// Positions of the longest sequence.
+    pub positions: usize,
+    /// Tokens of a KV block.
+    pub block_size: usize,
+    /// Width of the widest input of a matrix product.
+    pub widest: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Logits of a row.
+    pub vocab_size: usize,
+}
+
 /// What attention needs to know beside its operands.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionSpec {
@@ -147,6 +165,9 @@ pub trait Ops: Send {
 
     /// Bytes that [`Ops::kv_cache`] would take for `spec`: what to fit into [`MemoryFacts::free`].
     fn kv_cache_bytes(&self, spec: &KvCacheSpec) -> u64;
+
+    /// Bytes of the rotation table and of what operations keep from call to call.
+    fn workspace_bytes(&self, spec: &WorkspaceSpec) -> u64;
 
     // Allocation and upload: before the first step, never in one.
 

@@ -86,6 +86,17 @@ impl KvBlocks {
         pool
     }
 
+    /// Bytes that the bookkeeping of so many blocks takes, the cache itself apart.
+    #[must_use]
+    pub const fn bytes(num_blocks: u32, prefix_reuse: PrefixReuse) -> u64 {
+        // The map has room for twice the blocks, is at most 7/8 full, of a power of two, and keeps a byte an entry beside.
+        let found = match prefix_reuse {
+            PrefixReuse::On => 4 * (size_of::<(ContentHash, u32)>() + 1),
+            PrefixReuse::Off => 0,
+        };
+        num_blocks as u64 * (size_of::<Block>() + found) as u64
+    }
+
     /// Blocks there are.
     #[must_use]
     pub fn total(&self) -> usize {

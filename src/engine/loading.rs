@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::device::error::DeviceError;
-use crate::device::{DeviceIdentity, DeviceKind, Ops};
+use crate::device::{DeviceIdentity, DeviceKind, Ops, WorkspaceSpec};
 use crate::engine::Engine;
 use crate::engine::forward::{Forward, ForwardPass, activation_bytes, cache_spec};
-use crate::engine::kv_blocks::PrefixReuse;
+use crate::engine::kv_blocks::{KvBlocks, PrefixReuse};
+use crate::engine::limits::RequestLimits;
 use crate::engine::scheduler::EngineShape;
 use crate::engine::weights::{LoadError, LoadProgress, WeightSource, Weights};
 use crate::model::arithmetic::MemoryNeed;
@@ -175,7 +176,8 @@ impl LoadedModel {
         let (shape, memory) = fit(&source, &device, wish)?;
         let identity = device.identity().clone();
         let weight_dtype = source.weights.dtype_name(&source.config)?;
-        let weights = Arc::new(Weights::load(&mut device, &source.config, &source.weights, progress)?);
+        let positions = longest(&source.config, shape);
+        let weights = Arc::new(Weights::load(&mut device, &source.config, &source.weights, positions, progress)?);
         let config = Arc::new(source.config);
         let of_engines = Arc::clone(&config);
         let make = move |shape: &EngineShape| {
@@ -208,13 +210,31 @@ impl LoadedModel {
         self.engine_of(self.shape)
     }
 
-    /// The same in another shape, which takes no longer requests than the one that the model was loaded for.
+    /// The same in another shape; its requests are no longer than those that the model was loaded for.
     ///
     /// # Errors
     /// When the device has not the memory for another one.
     pub fn engine_of(&self, shape: EngineShape) -> Result<Engine, DeviceError> {
         Ok(Engine::new((self.make)(&shape)?, shape))
     }
+}
+
+/// Tokens of the longest sequence that an engine of this shape takes.
+fn longest(config: &ModelConfig, shape: EngineShape) -> usize {
+    RequestLimits { vocab_size: config.vocab_size, context: config.max_position_embeddings, shape }.longest()
+}
+
+/// What the device keeps beside weights, cache and tensors, and the engine beside the device.
+fn table_bytes<D: Ops>(config: &ModelConfig, device: &D, shape: EngineShape) -> u64 {
+    let workspace = device.workspace_bytes(&WorkspaceSpec {
+        max_tokens: shape.max_num_batched_tokens,
+        positions: longest(config, shape),
+        block_size: shape.block_size,
+        widest: config.hidden_size.max(config.intermediate_size).max(config.q_width()),
+        head_dim: config.head_dim,
+        vocab_size: config.vocab_size,
+    });
+    workspace.saturating_add(KvBlocks::bytes(shape.num_kv_blocks, shape.prefix_reuse))
 }
 
 /// Fits `wish` to the model and the memory there is.
@@ -232,7 +252,8 @@ fn fit<D: Ops>(source: &ModelSource, device: &D, wish: &ShapeWish) -> Result<(En
         (budget / block_bytes).clamp(1, most) as u32
     });
     let shape = wish.with_blocks(num_kv_blocks);
-    let need = MemoryNeed { weights, kv_cache: device.kv_cache_bytes(&cache_spec(config, &shape)), activations };
+    let kv_cache = device.kv_cache_bytes(&cache_spec(config, &shape));
+    let need = MemoryNeed { weights, kv_cache, activations, tables: table_bytes(config, device, shape) };
     if need.total() > free {
         return Err(LoadError::NotEnoughMemory { model: source.name.clone(), need, free });
     }

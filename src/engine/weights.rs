@@ -36,8 +36,8 @@ pub enum LoadError {
     Device(#[from] DeviceError),
     /// It would not fit; nothing was loaded.
     #[error(
-        "running `{model}` needs {} bytes of memory (weights {}, KV cache {}, activations {}), and {free} bytes are free. Choose a smaller model, fewer KV blocks or a shorter batch",
-        need.total(), need.weights, need.kv_cache, need.activations
+        "running `{model}` needs {} bytes of memory (weights {}, KV cache {}, activations {}, tables {}), and {free} bytes are free. Choose a smaller model, fewer KV blocks or a shorter batch",
+        need.total(), need.weights, need.kv_cache, need.activations, need.tables
     )]
     NotEnoughMemory {
         /// Which model.
@@ -88,7 +88,8 @@ impl<D: Ops> std::fmt::Debug for Weights<D> {
 }
 
 impl<D: Ops> Weights<D> {
-    /// Puts the weights of `config` from `source` on `device`, telling `progress` after each tensor.
+    /// Puts the weights of `config` from `source` on `device`, telling `progress` after each tensor; the rotation table is
+    /// for sequences of up to `positions` tokens.
     ///
     /// # Errors
     /// When the source does not have them, or the device cannot take them.
@@ -96,6 +97,7 @@ impl<D: Ops> Weights<D> {
         device: &mut D,
         config: &ModelConfig,
         source: &WeightSource,
+        positions: usize,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, LoadError> {
         let total = tensors::tensors(config).iter().map(|spec| source.bytes(config, spec)).sum::<Result<u64, WeightsError>>()?;
@@ -104,7 +106,7 @@ impl<D: Ops> Weights<D> {
         let layers = (0..config.num_hidden_layers).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
         let norm = loader.vector(&[tensors::final_norm(config)])?;
         let output = tensors::output(config).map(|spec| loader.matrix(&[spec])).transpose()?;
-        let rope = loader.device.rope(&config.rope.inverse_frequencies(config.head_dim), config.max_position_embeddings)?;
+        let rope = loader.device.rope(&config.rope.inverse_frequencies(config.head_dim), positions)?;
         Ok(Self { embedding, layers, norm, output, rope })
     }
 }

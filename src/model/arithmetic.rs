@@ -57,12 +57,14 @@ pub struct MemoryNeed {
     pub kv_cache: u64,
     /// Intermediate results of the largest batch.
     pub activations: u64,
+    /// The rotation table, what the device's operations keep from call to call, and the bookkeeping of KV blocks.
+    pub tables: u64,
 }
 
 impl MemoryNeed {
     /// Together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.weights.saturating_add(self.kv_cache).saturating_add(self.activations)
+        self.weights.saturating_add(self.kv_cache).saturating_add(self.activations).saturating_add(self.tables)
     }
 }

@@ -3,7 +3,6 @@
 //! It reads what the kernel says and interprets control-group limits; it opens no GPU library and measures nothing.
 //! What cannot be read is said to be unknown, never guessed.
 
-pub mod control_group;
 pub mod cores;
 pub mod processor;
 pub mod telemetry;
@@ -11,6 +10,7 @@ pub mod telemetry;
 use std::fs;
 use std::path::Path;
 
+use crate::device::control_group;
 use crate::record::node::NodeRecord;
 
 /// What stands where the system does not say.

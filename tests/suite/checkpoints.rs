@@ -224,6 +224,24 @@ fn too_little_memory_is_said_before_loading_with_the_numbers() {
 }
 
 #[test]
+fn every_buffer_is_counted_before_loading() {
+    let load = |alter: fn(&mut ModelSource), blocks| {
+        let mut source = ModelSource::open(folder("llama-untied").to_str().unwrap(), 0).unwrap();
+        alter(&mut source);
+        LoadedModel::load(source, cpu(1), &ShapeWish { num_kv_blocks: blocks, ..ShapeWish::default() }, &mut |_| {})
+    };
+    let honest = load(|_| {}, Some(64)).unwrap();
+    let (table, scores, packed) = (512 * 32 * 4, 8 * 512 * 4 + 8 * 1024, 512 * 256 * 4);
+    let bookkeeping = honest.memory.tables - table - scores - packed;
+    assert!((64 * 40..64 * 200).contains(&bookkeeping), "{bookkeeping}");
+    // The table is for what the cache holds, whatever the configuration says that the model could.
+    let lying = load(|source| source.config.max_position_embeddings = 1 << 31, Some(64)).unwrap();
+    assert_eq!(lying.memory.tables - honest.memory.tables, (512 + 1) * 32 * 4 + 8 * 512 * 4 + 8 * 16 * 4);
+    let refusal = load(|source| source.config.max_position_embeddings = 1 << 31, Some(1 << 27)).unwrap_err().to_string();
+    assert!(refusal.contains("tables 3") && refusal.contains("bytes are free"), "{refusal}");
+}
+
+#[test]
 fn loading_tells_how_far_it_is() {
     let source = ModelSource::open(folder("qwen3").to_str().unwrap(), 0).unwrap();
     let mut told = Vec::new();

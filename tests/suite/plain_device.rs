@@ -5,7 +5,7 @@
 use plimsoll::device::error::DeviceError;
 use plimsoll::device::source::{Element, MatrixSource, Values, VectorSource};
 use plimsoll::device::step::{StepBatch, StepLimits};
-use plimsoll::device::{AttentionSpec, DeviceIdentity, DeviceKind, HeadShape, KvCacheSpec, MemoryFacts, Ops};
+use plimsoll::device::{AttentionSpec, DeviceIdentity, DeviceKind, HeadShape, KvCacheSpec, MemoryFacts, Ops, WorkspaceSpec};
 use plimsoll::rng;
 
 pub(crate) struct Plain {
@@ -151,6 +151,10 @@ impl Ops for Plain {
 
     fn kv_cache_bytes(&self, spec: &KvCacheSpec) -> u64 {
         (8 * spec.layers * spec.blocks * spec.block_size * spec.kv_heads * spec.head_dim) as u64
+    }
+
+    fn workspace_bytes(&self, _spec: &WorkspaceSpec) -> u64 {
+        0
     }
 
     fn prepare(&mut self, _limits: StepLimits) -> Result<(), DeviceError> {

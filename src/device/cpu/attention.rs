@@ -22,6 +22,11 @@ const TILE: usize = 8;
 /// Tokens of a prefill chunk that one item computes, all heads.
 const TOKENS: usize = 8;
 
+/// Bytes of the scores that one thread keeps, for a context of `positions`.
+pub(super) const fn score_bytes(positions: usize, block_size: usize) -> u64 {
+    (4 * TILE as u64 * positions.div_ceil(block_size) as u64).saturating_mul(padded(block_size) as u64)
+}
+
 /// What all tiles of one call share.
 #[derive(Clone, Copy)]
 pub(super) struct Attention<'a> {

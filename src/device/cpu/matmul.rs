@@ -4,6 +4,8 @@
 //! f32 where that was chosen, for which all weights are bf16. Threads share out the outputs, so every result is computed whole by
 //! one thread and does not depend on their number.
 
+use std::marker::PhantomData;
+
 use half::bf16;
 use pulp::Arch;
 
@@ -11,15 +13,17 @@ use crate::device::cpu::matmul_pack::{self, Line};
 use crate::device::cpu::threads::Threads;
 use crate::device::cpu::vectorised::vectorised;
 use crate::device::cpu::weights::{CpuMatrix, Rows};
-use crate::device::cpu::{Arithmetic, CpuTensor, KernelChoice, matmul_portable};
+use crate::device::cpu::{Arithmetic, CpuTensor, KernelChoice, matmul_portable, memory};
+use crate::device::error::DeviceError;
 
 #[cfg(target_arch = "x86_64")]
 use crate::device::cpu::matmul_avx512::{self as avx512, Few, Paired, Pairs, Single};
 
 /// Outputs are shared out in whole multiples of this, which every kernel's tile divides.
 const UNIT: usize = 48;
-/// Packed rows are taken in pieces of this many bytes, which stay in the second-level cache.
-const PIECE: usize = 384 << 10;
+/// Packed rows are taken in pieces of this many bytes, which stay in a second-level cache of 2 MiB together with the
+/// weights that pass: each piece reads, and widens, all weights once.
+const PIECE: usize = 1 << 20;
 
 /// Kernels that this processor runs, and the arithmetic chosen.
 #[derive(Clone, Copy, Debug)]
@@ -74,23 +78,35 @@ pub(super) struct Packed {
     halves: Vec<bf16>,
 }
 
-/// Where results go: columns of a row-major matrix that several threads fill, each its own columns.
+/// Where results go: columns of a row-major matrix that several threads fill, each its own columns. The matrix is
+/// borrowed as long as there is one of these.
 #[derive(Clone, Copy)]
-pub(super) struct Columns {
+pub(super) struct Columns<'a> {
     start: *mut f32,
     rows: usize,
     width: usize,
+    matrix: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: threads write through it to columns of their own only, see `store`.
-unsafe impl Send for Columns {}
+// SAFETY: who writes through it has promised that no other thread touches those columns, see `store`.
+unsafe impl Send for Columns<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Columns {}
+unsafe impl Sync for Columns<'_> {}
 
-impl Columns {
+impl<'a> Columns<'a> {
     /// The columns of `out`, which holds `rows` rows.
-    pub(super) fn new(out: &mut [f32], rows: usize) -> Self {
-        Self { start: out.as_mut_ptr(), rows, width: out.len() / rows }
+    pub(super) fn new(out: &'a mut [f32], rows: usize) -> Self {
+        Self { start: out.as_mut_ptr(), rows, width: out.len() / rows, matrix: PhantomData }
+    }
+
+    /// Rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns there are, which is also the distance between rows.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     /// First element of row `row` at `column`.
@@ -101,21 +117,21 @@ impl Columns {
         unsafe { self.start.add(row * self.width + column) }
     }
 
-    /// Distance between rows.
-    #[inline(always)]
-    pub(super) fn stride(&self) -> usize {
-        self.width
-    }
-
     /// Writes one result.
+    ///
+    /// # Safety
+    /// No other thread touches this column meanwhile.
     #[inline(always)]
-    pub(super) fn store(&self, row: usize, column: usize, value: f32) {
-        // SAFETY: `at` checked the bounds, and no other thread has this column.
+    pub(super) unsafe fn store(&self, row: usize, column: usize, value: f32) {
+        // SAFETY: `at` checked the bounds, and the caller has the column for itself.
         unsafe { *self.at(row, column) = value }
     }
 }
 
 /// `out = x weight^T (+ bias)`.
+///
+/// # Errors
+/// Out of memory for packed rows.
 pub(super) fn matmul(
     threads: &Threads,
     kernels: Kernels,
@@ -124,13 +140,13 @@ pub(super) fn matmul(
     weight: &CpuMatrix,
     bias: Option<&[f32]>,
     out: &mut CpuTensor,
-) {
+) -> Result<(), DeviceError> {
     assert_eq!(x.width, weight.width(), "rows are as wide as the matrix");
     assert_eq!(out.width, weight.out(), "results are as wide as the matrix has outputs");
     assert!(bias.is_none_or(|bias| bias.len() == weight.out()), "a bias has one value per output");
     out.set_rows(x.rows);
     if x.rows == 0 {
-        return;
+        return Ok(());
     }
     let (rows, width) = (x.rows, out.width);
     let columns = Columns::new(out.values_mut(), rows);
@@ -148,18 +164,23 @@ pub(super) fn matmul(
                 packed.halves.extend(x.values().iter().map(|value| bf16::from_bits(matmul_pack::round(*value))));
             }
             let halves = packed.halves.as_slice();
-            all(&|stored, first| few(paired.then_some(halves), x, stored, first, columns));
+            // SAFETY: kernels with AVX-512 were detected, those of pairs with AVX512-BF16; each thread is given outputs of its own.
+            all(&|stored, first| unsafe { few(paired.then_some(halves), x, stored, first, columns) });
         } else {
             let words = if paired { x.width / 2 } else { x.width };
-            pack(threads, kernels, paired, x, words, &mut packed.lines);
+            pack(threads, kernels, paired, x, words, &mut packed.lines)?;
             let packed = PackedRows { lines: &packed.lines[..matmul_pack::lines(rows, words)], rows, words, paired };
-            all(&|stored, first| wide(packed, x.width, stored, first, columns));
+            // SAFETY: as above.
+            all(&|stored, first| unsafe { wide(packed, x.width, stored, first, columns) });
         }
-        return add_bias(bias, out);
+        add_bias(bias, out);
+        return Ok(());
     }
     let _ = packed;
-    all(&|stored, first| matmul_portable::product(kernels.arch, x, stored, first, columns));
+    // SAFETY: each thread is given outputs of its own.
+    all(&|stored, first| unsafe { matmul_portable::product(kernels.arch, x, stored, first, columns) });
     add_bias(bias, out);
+    Ok(())
 }
 
 /// Adds `bias` to every row.
@@ -183,11 +204,9 @@ struct PackedRows<'a> {
 
 /// Packs all rows of `x`, panels shared out among the threads.
 #[cfg(target_arch = "x86_64")]
-fn pack(threads: &Threads, kernels: Kernels, paired: bool, x: &CpuTensor, words: usize, lines: &mut Vec<Line>) {
+fn pack(threads: &Threads, kernels: Kernels, paired: bool, x: &CpuTensor, words: usize, lines: &mut Vec<Line>) -> Result<(), DeviceError> {
     let count = matmul_pack::lines(x.rows, words);
-    if lines.len() < count {
-        lines.resize(count, Line::default());
-    }
+    memory::grow("packed activations", lines, count)?;
     let panels = lines[..count].chunks_mut(2 * words).zip(x.values().chunks(2 * matmul_pack::LANES * x.width));
     threads.each(panels, |_, (lines, rows)| {
         vectorised(
@@ -199,32 +218,42 @@ fn pack(threads: &Threads, kernels: Kernels, paired: bool, x: &CpuTensor, words:
             },
         );
     });
+    Ok(())
 }
 
 /// Few rows, one thread's outputs.
+///
+/// # Safety
+/// The processor has AVX-512, with `halves` AVX512-BF16 too; no other thread touches the columns of these outputs.
 #[cfg(target_arch = "x86_64")]
-fn few(halves: Option<&[bf16]>, x: &CpuTensor, stored: Rows<'_>, first: usize, out: Columns) {
+unsafe fn few(halves: Option<&[bf16]>, x: &CpuTensor, stored: Rows<'_>, first: usize, out: Columns<'_>) {
     let (rows, width) = (x.rows, x.width);
-    // SAFETY: only reached where AVX-512 was detected, and with halves only where AVX512-BF16 was; `Paired` is a bf16.
+    // SAFETY: passed on to the caller; `Paired` is a bf16.
     unsafe {
         match (stored, halves) {
             (Rows::Bf16(w), Some(x)) => {
-                avx512::few(Few { x, rows, width }, std::slice::from_raw_parts(w.as_ptr().cast::<Paired>(), w.len()), first, out);
+                let w = std::slice::from_raw_parts(w.as_ptr().cast::<Paired>(), w.len());
+                avx512::paired::few(Few { x, rows, width }, w, first, out);
             }
-            (Rows::F32(w), _) => avx512::few(Few { x: x.values(), rows, width }, w, first, out),
-            (Rows::F16(w), _) => avx512::few(Few { x: x.values(), rows, width }, w, first, out),
-            (Rows::Bf16(w), None) => avx512::few(Few { x: x.values(), rows, width }, w, first, out),
+            (Rows::F32(w), _) => avx512::single::few(Few { x: x.values(), rows, width }, w, first, out),
+            (Rows::F16(w), _) => avx512::single::few(Few { x: x.values(), rows, width }, w, first, out),
+            (Rows::Bf16(w), None) => avx512::single::few(Few { x: x.values(), rows, width }, w, first, out),
         }
     }
 }
 
 /// Many rows, one thread's outputs: for each piece of packed rows, for each tile of weight rows, all panels.
+///
+/// # Safety
+/// The processor has AVX-512, where `packed` is paired AVX512-BF16 too; no other thread touches the columns of these outputs.
 #[cfg(target_arch = "x86_64")]
-fn wide(packed: PackedRows<'_>, width: usize, stored: Rows<'_>, first: usize, out: Columns) {
+unsafe fn wide(packed: PackedRows<'_>, width: usize, stored: Rows<'_>, first: usize, out: Columns<'_>) {
     let PackedRows { lines, rows, words, paired } = packed;
     let panel_bytes = 2 * words * size_of::<Line>();
-    let together = (PIECE / panel_bytes).max(1);
     let panels: Vec<_> = matmul_pack::panels(lines, rows, words).collect();
+    // Pieces of about one size: a short last one would widen every weight once more for little.
+    let pieces = panels.len().div_ceil((PIECE / panel_bytes).max(1));
+    let together = panels.len().div_ceil(pieces);
     let mut widened = vec![0.0_f32; avx512::TILE * width];
     let outs = stored.len() / width;
     for piece in panels.chunks(together) {
@@ -245,12 +274,11 @@ fn wide(packed: PackedRows<'_>, width: usize, stored: Rows<'_>, first: usize, ou
                 }
             };
             for panel in piece {
-                // SAFETY: only reached where AVX-512 was detected, and paired, which is for bf16 weights alone, only
-                // where AVX512-BF16 was.
+                // SAFETY: passed on to the caller.
                 unsafe {
                     match paired {
-                        true => avx512::wide::<Pairs>(*panel, weights, words, first + start, out),
-                        false => avx512::wide::<Single>(*panel, weights, words, first + start, out),
+                        true => avx512::paired::wide::<Pairs>(*panel, weights, words, first + start, out),
+                        false => avx512::single::wide::<Single>(*panel, weights, words, first + start, out),
                     }
                 }
             }

@@ -28,6 +28,11 @@ pub(super) const fn lines(rows: usize, words: usize) -> usize {
     rows.div_ceil(LANES) * words
 }
 
+/// Bytes of up to `rows` packed rows of `width`.
+pub(super) const fn bytes(rows: usize, width: usize) -> u64 {
+    (lines(rows, width) as u64).saturating_mul(size_of::<Line>() as u64)
+}
+
 /// The panels of `rows` rows of `words` in packed `lines`.
 pub(super) fn panels(lines: &[Line], rows: usize, words: usize) -> impl Iterator<Item = Panel<'_>> {
     lines.chunks(VECTORS * words).enumerate().map(move |(number, lines)| {

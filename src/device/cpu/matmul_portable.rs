@@ -17,7 +17,10 @@ const PANEL: usize = 96;
 const LANES: usize = 16;
 
 /// Products of all rows of `x` with the stored weight rows, which are outputs `first` and on.
-pub(super) fn product(arch: Arch, x: &CpuTensor, stored: Rows<'_>, first: usize, out: Columns) {
+///
+/// # Safety
+/// No other thread touches the columns of these outputs.
+pub(super) unsafe fn product(arch: Arch, x: &CpuTensor, stored: Rows<'_>, first: usize, out: Columns<'_>) {
     let width = x.width;
     let mut panel = vec![0.0; PANEL * width];
     let outs = stored.len() / width;
@@ -38,19 +41,18 @@ pub(super) fn product(arch: Arch, x: &CpuTensor, stored: Rows<'_>, first: usize,
         if x.rows <= FEW_ROWS {
             for (offset, weights) in widened.chunks_exact(width).enumerate() {
                 for row in 0..x.rows {
-                    out.store(
-                        row,
-                        first + start + offset,
-                        vectorised(
-                            arch,
-                            #[inline(always)]
-                            || dot(x.row(row), weights),
-                        ),
+                    let sum = vectorised(
+                        arch,
+                        #[inline(always)]
+                        || dot(x.row(row), weights),
                     );
+                    // SAFETY: passed on to the caller.
+                    unsafe { out.store(row, first + start + offset, sum) };
                 }
             }
         } else {
-            wide(x.values(), x.rows, widened, width, out.at(0, first + start), out.stride());
+            // SAFETY: passed on to the caller.
+            unsafe { wide(x.values(), x.rows, widened, width, first + start, out) };
         }
     }
 }
@@ -69,20 +71,24 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// `rows` rows of `x` times a panel of weights, one thread, through the `gemm` crate.
-pub(super) fn wide(x: &[f32], rows: usize, weights: &[f32], width: usize, out: *mut f32, stride: usize) {
+/// `rows` rows of `x` times a panel of weights, which are outputs `first` and on; one thread, through the `gemm` crate.
+///
+/// # Safety
+/// No other thread touches the columns of these outputs.
+unsafe fn wide(x: &[f32], rows: usize, weights: &[f32], width: usize, first: usize, out: Columns<'_>) {
     let outs = weights.len() / width;
     assert_eq!((x.len(), weights.len()), (rows * width, outs * width), "operands fill their shapes");
-    // SAFETY: `x` is `rows` by `width`, `weights` is `outs` by `width`, both row-major and checked above; `out` is the
-    // first of `outs` columns of a matrix of at least `rows` rows with this stride, which this thread alone writes.
+    assert!(rows <= out.rows() && first + outs <= out.width(), "results lie inside their matrix");
+    // SAFETY: `x` is `rows` by `width`, `weights` is `outs` by `width`, both row-major and checked above; `out` has the
+    // rows and columns, as checked, and the caller has these columns for itself.
     unsafe {
         gemm::gemm(
             rows,
             outs,
             width,
-            out,
+            out.at(0, first),
             1,
-            stride as isize,
+            out.width() as isize,
             false,
             x.as_ptr(),
             1,
@@ -106,7 +112,8 @@ pub(super) fn shared_wide(threads: &Threads, x: &[f32], rows: usize, weights: &[
     threads.run(&|thread| {
         let own = threads.part(thread, weights.len() / width, PANEL);
         if !own.is_empty() {
-            wide(x, rows, &weights[own.start * width..own.end * width], width, columns.at(0, own.start), columns.stride());
+            // SAFETY: each thread has a part of the columns of its own.
+            unsafe { wide(x, rows, &weights[own.start * width..own.end * width], width, own.start, columns) };
         }
     });
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use memmap2::MmapMut;
 
 use crate::device::MemoryFacts;
+use crate::device::control_group;
 use crate::device::error::DeviceError;
 
-/// Reads `/proc/meminfo`, and the limit of the control group where it is lower.
+/// Reads `/proc/meminfo`, and the limits of control groups where they are lower.
 pub(super) fn facts() -> Result<MemoryFacts, DeviceError> {
     let path = "/proc/meminfo";
     let text = std::fs::read_to_string(path).map_err(|source| DeviceError::System { path: path.into(), source })?;
@@ -15,7 +16,11 @@ pub(super) fn facts() -> Result<MemoryFacts, DeviceError> {
         path: path.into(),
         source: std::io::Error::new(std::io::ErrorKind::InvalidData, "`MemTotal` or `MemAvailable` is not in it"),
     })?;
-    Ok(control_group().map_or(host, |group| MemoryFacts { total: host.total.min(group.total), free: host.free.min(group.free) }))
+    let limits = control_group::limits_under(Path::new("/"));
+    Ok(MemoryFacts {
+        total: limits.memory_bytes.map_or(host.total, |limit| host.total.min(limit)),
+        free: limits.memory_free.map_or(host.free, |left| host.free.min(left)),
+    })
 }
 
 /// `MemTotal` and `MemAvailable`, which are in KiB.
@@ -25,26 +30,6 @@ fn from_meminfo(text: &str) -> Option<MemoryFacts> {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     };
     Some(MemoryFacts { total: field("MemTotal:")?, free: field("MemAvailable:")? })
-}
-
-/// Limit and rest of the process's control group, version 2 or 1; `None` without one.
-fn control_group() -> Option<MemoryFacts> {
-    let number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = |prefix: &str| groups.lines().find_map(|line| line.strip_prefix(prefix)).unwrap_or("/").trim_start_matches('/');
-    // In a container the group's own path is often not visible and its files lie at the root.
-    let second = Path::new("/sys/fs/cgroup");
-    let first = Path::new("/sys/fs/cgroup/memory");
-    let candidates = [
-        (second.join(own("0::")), "memory.max", "memory.current"),
-        (second.to_path_buf(), "memory.max", "memory.current"),
-        (first.to_path_buf(), "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ];
-    candidates.iter().find_map(|(folder, limit, used)| {
-        let total = number(&folder.join(limit))?;
-        let used = number(&folder.join(used))?;
-        Some(MemoryFacts { total, free: total.saturating_sub(used) })
-    })
 }
 
 /// Refuses, with the numbers, an allocation of `needed` bytes that would not fit.
@@ -57,16 +42,33 @@ pub(super) fn check(what: &str, needed: u64) -> Result<(), DeviceError> {
     Err(DeviceError::OutOfMemory { what: what.into(), needed, free, remedy })
 }
 
+/// A zeroed vector of `len` floats, refused with its number where it does not fit.
+pub(super) fn floats(what: &str, len: usize) -> Result<Vec<f32>, DeviceError> {
+    check(what, (len as u64).saturating_mul(4))?;
+    let mut values = Vec::new();
+    grow(what, &mut values, len)?;
+    Ok(values)
+}
+
+/// Lengthens `values` to `len` zeros or more; refused where the system has not the address space.
+pub(super) fn grow<T: Clone + Default>(what: &str, values: &mut Vec<T>, len: usize) -> Result<(), DeviceError> {
+    let further = len.saturating_sub(values.len());
+    values.try_reserve_exact(further).map_err(|_| no_address_space(what, (len as u64).saturating_mul(size_of::<T>() as u64)))?;
+    values.resize(values.len() + further, T::default());
+    Ok(())
+}
+
+/// What the system refuses though there is memory for it.
+fn no_address_space(what: &str, needed: u64) -> DeviceError {
+    let remedy = "The system refused the address space: check `ulimit -v`".into();
+    DeviceError::OutOfMemory { what: what.into(), needed, free: 0, remedy }
+}
+
 /// Zeroed memory outside the heap, in large pages where the system has them: with pages of 4 KiB, address
 /// translation would slow down the streaming of weights.
 pub(super) fn large_pages(what: &str, bytes: usize) -> Result<MmapMut, DeviceError> {
     check(what, bytes as u64)?;
-    let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| DeviceError::OutOfMemory {
-        what: what.into(),
-        needed: bytes as u64,
-        free: 0,
-        remedy: "The system refused the address space: check `ulimit -v`".into(),
-    })?;
+    let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| no_address_space(what, bytes as u64))?;
     #[cfg(target_os = "linux")]
     // Refused where the system has no large pages: then small ones serve.
     let _ = map.advise(memmap2::Advice::HugePage);
@@ -88,5 +90,11 @@ mod tests {
     fn an_impossible_allocation_is_refused_with_its_number() {
         let error = large_pages("a test matrix", 1 << 60).expect_err("no machine has an exbibyte");
         assert!(error.to_string().contains("a test matrix needs 1152921504606846976 bytes"), "{error}");
+    }
+
+    #[test]
+    fn address_space_that_is_refused_is_an_error_and_no_abort() {
+        let error = grow::<u64>("a test vector", &mut Vec::new(), 1 << 58).expect_err("no machine has it");
+        assert!(error.to_string().contains("a test vector needs 2305843009213693952 bytes"), "{error}");
     }
 }

@@ -35,7 +35,7 @@ use crate::device::cpu::weights::CpuMatrix;
 use crate::device::error::DeviceError;
 use crate::device::source::{Element, MatrixSource, VectorSource};
 use crate::device::step::{StepBatch, StepLimits};
-use crate::device::{AttentionSpec, DeviceIdentity, DeviceKind, HeadShape, KvCacheSpec, MemoryFacts, Ops};
+use crate::device::{AttentionSpec, DeviceIdentity, DeviceKind, HeadShape, KvCacheSpec, MemoryFacts, Ops, WorkspaceSpec};
 
 /// How matrix products are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -176,12 +176,6 @@ fn processor_name() -> String {
     line.and_then(|line| line.split_once(':')).map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// A zeroed vector of `len` floats, refused with its number where it does not fit.
-fn floats(what: &str, len: usize) -> Result<Vec<f32>, DeviceError> {
-    memory::check(what, len as u64 * 4)?;
-    Ok(vec![0.0; len])
-}
-
 impl Ops for CpuDevice {
     type Tensor = CpuTensor;
     type Matrix = CpuMatrix;
@@ -216,13 +210,20 @@ impl Ops for CpuDevice {
         cache::bytes(spec)
     }
 
+    fn workspace_bytes(&self, spec: &WorkspaceSpec) -> u64 {
+        let packed = matmul_pack::bytes(spec.max_tokens, spec.widest);
+        let scores = attention::score_bytes(spec.positions, spec.block_size).saturating_add(8 * spec.vocab_size as u64);
+        let each = scores.saturating_mul(self.threads.count() as u64);
+        rope::bytes(spec.head_dim, spec.positions).saturating_add(packed).saturating_add(each)
+    }
+
     fn prepare(&mut self, limits: StepLimits) -> Result<(), DeviceError> {
         self.limits = limits;
         Ok(())
     }
 
     fn tensor(&mut self, max_rows: usize, width: usize) -> Result<CpuTensor, DeviceError> {
-        let values = floats(&format!("an activation buffer of {max_rows} rows of {width}"), max_rows * width)?;
+        let values = memory::floats(&format!("an activation buffer of {max_rows} rows of {width}"), max_rows.saturating_mul(width))?;
         Ok(CpuTensor { values, rows: 0, width })
     }
 
@@ -236,8 +237,7 @@ impl Ops for CpuDevice {
     }
 
     fn rope(&mut self, inv_freq: &[f32], max_positions: usize) -> Result<CpuRope, DeviceError> {
-        memory::check("the rotation table", (max_positions * inv_freq.len() * 8) as u64)?;
-        Ok(CpuRope::new(inv_freq, max_positions))
+        CpuRope::new(inv_freq, max_positions)
     }
 
     fn kv_cache(&mut self, spec: KvCacheSpec) -> Result<CpuKvCache, DeviceError> {
@@ -293,8 +293,7 @@ impl Ops for CpuDevice {
     }
 
     fn matmul(&mut self, x: &CpuTensor, weight: &CpuMatrix, bias: Option<&Vec<f32>>, out: &mut CpuTensor) -> Result<(), DeviceError> {
-        matmul::matmul(&self.threads, self.kernels, &mut self.packed, x, weight, bias.map(Vec::as_slice), out);
-        Ok(())
+        matmul::matmul(&self.threads, self.kernels, &mut self.packed, x, weight, bias.map(Vec::as_slice), out)
     }
 
     fn head_norm(

@@ -5,8 +5,10 @@ use pulp::Arch;
 use crate::device::HeadShape;
 use crate::device::cpu::CpuTensor;
 use crate::device::cpu::cache::CpuKvCache;
+use crate::device::cpu::memory;
 use crate::device::cpu::threads::Threads;
 use crate::device::cpu::vectorised::vectorised;
+use crate::device::error::DeviceError;
 
 /// Cosine and sine of every position and pair.
 #[derive(Clone, Debug)]
@@ -18,15 +20,20 @@ pub struct CpuRope {
 
 impl CpuRope {
     /// Angles are products in f32, as in the reference implementations; their functions are taken in f64.
-    pub(super) fn new(inv_freq: &[f32], max_positions: usize) -> Self {
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(super) fn new(inv_freq: &[f32], max_positions: usize) -> Result<Self, DeviceError> {
         let half = inv_freq.len();
-        let mut values = Vec::with_capacity(max_positions * half * 2);
-        for position in 0..max_positions {
-            let angles = inv_freq.iter().map(|frequency| f64::from(position as f32 * frequency));
-            values.extend(angles.clone().map(|angle| angle.cos() as f32));
-            values.extend(angles.map(|angle| angle.sin() as f32));
+        let mut values = memory::floats("the rotation table", max_positions.saturating_mul(half * 2))?;
+        for (position, row) in values.chunks_exact_mut((half * 2).max(1)).enumerate() {
+            let (cosines, sines) = row.split_at_mut(half);
+            for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(inv_freq) {
+                let angle = f64::from(position as f32 * frequency);
+                (*cosine, *sine) = (angle.cos() as f32, angle.sin() as f32);
+            }
         }
-        Self { values, half }
+        Ok(Self { values, half })
     }
 
     /// Cosines and sines of `position`.
@@ -34,6 +41,11 @@ impl CpuRope {
         let start = position as usize * self.half * 2;
         self.values[start..start + self.half * 2].split_at(self.half)
     }
+}
+
+/// Bytes of the table for `positions` positions.
+pub(super) const fn bytes(head_dim: usize, positions: usize) -> u64 {
+    (positions as u64).saturating_mul(head_dim as u64 * 4)
 }
 
 /// Rotates one head.

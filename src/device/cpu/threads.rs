@@ -24,6 +24,8 @@ struct Shared {
     round: AtomicUsize,
     /// Threads that have not finished this round.
     unfinished: AtomicUsize,
+    /// Whether work is being run: one piece at a time.
+    busy: AtomicBool,
     stop: AtomicBool,
     work: Mutex<Option<Work>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -50,6 +52,7 @@ impl Threads {
         let shared = Arc::new(Shared {
             round: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             work: Mutex::new(None),
             panic: Mutex::new(None),
@@ -69,12 +72,17 @@ impl Threads {
     }
 
     /// Runs `work` once on every thread with the thread's number, and returns when all have finished.
+    ///
+    /// # Panics
+    /// When work is being run already: work may not call it, nor may two threads at once. A panic of `work` is passed on.
     pub(crate) fn run(&self, work: &(dyn Fn(usize) + Sync)) {
         if self.others.is_empty() {
             return work(0);
         }
-        // SAFETY: the reference outlives its use. Threads touch it only between the raise of `round` below and their
-        // decrement of `unfinished`, and this function does not return, nor unwind, before `unfinished` is 0.
+        assert!(!self.shared.busy.swap(true, Ordering::Acquire), "threads run one piece of work at a time");
+        // SAFETY: the reference outlives its use. There is one caller at a time. Threads touch it only between the raise
+        // of `round` below and their decrement of `unfinished`; this function does not return, nor unwind, before
+        // `unfinished` is 0, and nothing keeps the reference then.
         let work: Work = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Work>(work) };
         *self.shared.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
         self.shared.unfinished.store(self.others.len(), Ordering::Relaxed);
@@ -89,6 +97,8 @@ impl Threads {
             looked += 1;
             if looked % SPINS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
+        *self.shared.work.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.shared.busy.store(false, Ordering::Release);
         let theirs = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = own.err().or(theirs) {
             resume_unwind(panic);
@@ -150,5 +160,41 @@ fn attend(shared: &Shared, number: usize) {
             *shared.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
         }
         shared.unfinished.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn threads(count: usize) -> Threads {
+        Threads::start(NonZeroUsize::new(count).expect("above 0")).expect("two threads are given")
+    }
+
+    #[test]
+    fn nested_work_is_refused_and_the_pool_goes_on() {
+        let pool = threads(2);
+        let nested = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(&|thread| {
+                if thread == 0 {
+                    pool.run(&|_| {})
+                }
+            })
+        }));
+        assert!(nested.is_err());
+        let ran = AtomicUsize::new(0);
+        pool.run(&|_| {
+            ran.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(ran.into_inner(), 2);
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_reaches_the_caller() {
+        let pool = threads(2);
+        for which in 0..2 {
+            let ran = catch_unwind(AssertUnwindSafe(|| pool.run(&|thread| assert_ne!(thread, which))));
+            assert!(ran.is_err());
+        }
     }
 }

@@ -158,7 +158,7 @@ pub(super) fn vector(threads: &Threads, sources: &[VectorSource]) -> Result<Vec<
         let bytes = elements(threads, &source.name, source.len, source.element, &source.values)?;
         let part = Part { bytes, element: source.element, out: 1 };
         let start = values.len();
-        values.resize(start + source.len, 0.0);
+        memory::grow(&source.name, &mut values, start + source.len)?;
         part.rows(0..1, source.len).widen(&mut values[start..]);
     }
     Ok(values)
