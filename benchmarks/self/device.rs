@@ -1,7 +1,7 @@
 //! The CPU device on the 124.7 M-parameter Llama shape against what the same run measures of the machine: decode at
 //! batch 1 against the read bandwidth, prefill of 512 tokens against the rate of one large product.
 //!
-//! `cargo bench --bench device -- threads=1 only=decode element=bf16`. Best of five passes. Decode takes 32 tokens after
+//! `cargo bench --bench device -- threads=1 only=decode element=bf16 kernels=portable`. Best of five passes. Decode takes 32 tokens after
 //! 16 of context, with ceilings before and after: a noisy machine shows in the two ceilings, not in the ratio alone.
 //! Prefill counts two operations per layer parameter and token; attention and the one row of logits are left out, so its
 //! share understates the work.
@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use layers::{Model, SMALL, argument};
 use plimsoll::clock::{Clock, Monotonic};
 use plimsoll::device::Ops;
-use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
+use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec, KernelChoice};
 use plimsoll::device::source::Element;
 
 /// What weights are stored as, and how products are computed over them.
@@ -29,13 +29,15 @@ const KINDS: [(Element, Arithmetic); 4] = [
 fn main() -> anyhow::Result<()> {
     let threads: NonZeroUsize = argument("threads").map_or(Ok(NonZeroUsize::MIN), |text| text.parse())?;
     let tokens: usize = argument("tokens").map_or(Ok(512), |text| text.parse())?;
+    let portable = argument("kernels").is_some_and(|kernels| kernels == "portable");
     let (only, wanted) = (argument("only"), argument("element"));
     let asked = |what: &str| only.as_deref().is_none_or(|only| only == what);
     for (element, arithmetic) in KINDS {
         if wanted.as_deref().is_some_and(|wanted| wanted != element.name()) {
             continue;
         }
-        let spec = CpuSpec::new(threads, arithmetic);
+        let kernels = if portable { KernelChoice::Portable } else { KernelChoice::Best };
+        let spec = CpuSpec { kernels, ..CpuSpec::new(threads, arithmetic) };
         let label = format!("{:>4} {:<8} threads {threads}", element.name(), arithmetic.label());
         if CpuDevice::open(spec).is_err() {
             println!("{label} | this processor cannot");

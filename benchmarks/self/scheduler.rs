@@ -1,7 +1,8 @@
 //! What the engine itself costs a step beside the model: scheduling, building the batch, taking the tokens.
 //!
 //! Run with `cargo bench --bench scheduler`. The forward pass here does nothing, so all that is measured is
-//! overhead; the promise is under 50 microseconds a step at 256 sequences.
+//! overhead; the promise is under 50 microseconds a step at 256 sequences, also while a long prompt, whose beginning is
+//! in the cache, waits for blocks.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -45,46 +46,81 @@ impl ForwardPass for Instant {
 const SEQUENCES: u64 = 256;
 const PROMPT: u64 = 512;
 const OUTPUT: u32 = 1000;
+/// A prompt that finds most of itself in the cache, and no room for the rest while the others run.
+const LONG: u64 = 100_000;
 
-fn request(key: u64) -> EngineRequest {
+fn request(key: u64, prompt: u64, max_new_tokens: u32) -> EngineRequest {
     EngineRequest {
         key,
-        prompt: (0..PROMPT).map(|place| (rng::at(key, place) % 4096) as u32).collect(),
-        max_new_tokens: OUTPUT,
+        prompt: (0..prompt).map(|place| (rng::at(key, place) % 4096) as u32).collect(),
+        max_new_tokens,
         sampling: Sampling::default(),
         end_of_sequence: EndOfSequence::Ignore,
     }
 }
 
+/// Nanoseconds of one step.
+fn step(engine: &mut Engine, clock: &Monotonic) -> u64 {
+    let before = clock.now();
+    let mut tokens = 0_u64;
+    if let Err(error) = engine.step(&mut |_| tokens += 1) {
+        println!("{error}");
+    }
+    clock.now().since(before).0
+}
+
+fn add(engine: &mut Engine, request: EngineRequest) {
+    if let Err(error) = engine.add(request) {
+        println!("{error}");
+    }
+}
+
+/// Steps that decode all sequences; nobody finishes in so many.
+fn decode(what: &str, engine: &mut Engine, clock: &Monotonic, steps: usize) {
+    let mut nanos: Vec<u64> = (0..steps).map(|_| step(engine, clock)).collect();
+    nanos.sort_unstable();
+    let micros = |share: f64| nanos[(share * (nanos.len() - 1) as f64) as usize] as f64 / 1e3;
+    println!(
+        "scheduler overhead, {what}, {SEQUENCES} sequences: median {:.1} us, p99 {:.1} us, most {:.1} us a step",
+        micros(0.5),
+        micros(0.99),
+        micros(1.0)
+    );
+}
+
 fn main() {
     let clock = Monotonic::start();
+    let engine = |num_kv_blocks: u32, max_num_seqs: usize, prefix_reuse: PrefixReuse| {
+        let mut config = presets::find("llama-5m")?.config().ok()?;
+        config.max_position_embeddings = 1 << 20;
+        let shape = EngineShape { block_size: 16, num_kv_blocks, max_num_seqs, max_num_batched_tokens: 2048, prefix_reuse };
+        Some(Engine::new(Box::new(Instant { config, steps: 0 }), shape))
+    };
     for prefix_reuse in [PrefixReuse::On, PrefixReuse::Off] {
-        let Some(Ok(config)) = presets::find("llama-5m").map(|preset| preset.config()) else { return };
-        let shape = EngineShape { block_size: 16, num_kv_blocks: 32_768, max_num_seqs: 256, max_num_batched_tokens: 2048, prefix_reuse };
-        let mut engine = Engine::new(Box::new(Instant { config, steps: 0 }), shape);
+        let Some(mut engine) = engine(32_768, 256, prefix_reuse) else { return };
         for key in 0..SEQUENCES {
-            if let Err(error) = engine.add(request(key)) {
-                println!("{error}");
-            }
+            add(&mut engine, request(key, PROMPT, OUTPUT));
         }
-        let step = |engine: &mut Engine| {
-            let before = clock.now();
-            let mut tokens = 0_u64;
-            let _ = engine.step(&mut |_| tokens += 1);
-            clock.now().since(before).0
-        };
         while engine.counters().prefill_tokens < SEQUENCES * PROMPT {
-            step(&mut engine);
+            step(&mut engine, &clock);
         }
-        // Nobody has finished yet: every step decodes all sequences, over contexts of 512 to about 1400 tokens.
-        let mut nanos: Vec<u64> = (0..850).map(|_| step(&mut engine)).collect();
-        nanos.sort_unstable();
-        let micros = |share: f64| nanos[(share * (nanos.len() - 1) as f64) as usize] as f64 / 1e3;
-        println!(
-            "scheduler overhead, prefix reuse {prefix_reuse:?}, {SEQUENCES} sequences: median {:.1} us, p99 {:.1} us, most {:.1} us a step",
-            micros(0.5),
-            micros(0.99),
-            micros(1.0)
-        );
+        // Contexts of 512 to about 1400 tokens.
+        decode(&format!("prefix reuse {prefix_reuse:?}"), &mut engine, &clock, 850);
     }
+    let Some(mut engine) = engine(13_500, 512, PrefixReuse::On) else { return };
+    add(&mut engine, request(SEQUENCES, LONG, 1));
+    while !engine.is_idle() {
+        step(&mut engine, &clock);
+    }
+    let before = engine.counters().prefill_tokens;
+    for key in 0..SEQUENCES {
+        add(&mut engine, request(key, PROMPT, OUTPUT));
+    }
+    while engine.counters().prefill_tokens < before + SEQUENCES * PROMPT {
+        step(&mut engine, &clock);
+    }
+    add(&mut engine, request(SEQUENCES, LONG, 1));
+    decode("a long prompt waiting for blocks", &mut engine, &clock, 300);
+    let waiting = engine.scheduler().sequences().filter(|sequence| sequence.block_table().is_empty()).count();
+    println!("{waiting} waiting, {} preemptions", engine.counters().preemptions);
 }

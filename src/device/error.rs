@@ -29,6 +29,14 @@ pub enum DeviceError {
         /// What contradicts what.
         reason: String,
     },
+    /// Logits of which none is a number: no token can be chosen.
+    #[error(
+        "the logits of row `{row}` hold no number. Check that the checkpoint's files are whole, and its numbers within the range of their type"
+    )]
+    NoNumber {
+        /// Which row of the step's logits.
+        row: usize,
+    },
     /// A choice that this machine, or these weights, do not allow.
     #[error("{what} is not possible here: {reason}. {remedy}")]
     Unsupported {

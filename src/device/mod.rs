@@ -330,7 +330,7 @@ pub trait Ops: Send {
     /// The choice depends on the row's logits and sampling alone. Equal logits: the lowest id.
     ///
     /// # Errors
-    /// The device's own failure.
+    /// A row of which no logit is a number; the device's own failure.
     fn sample(&mut self, logits: &Self::Tensor, token_ids: &mut Vec<u32>) -> Result<(), DeviceError>;
 
     // Host access, outside the hot path.

@@ -28,6 +28,15 @@ impl ContentHash {
     }
 }
 
+/// Why a sequence did not fit, so far as it tells when to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How often blocks had been given back.
+    releases: u64,
+    /// The first block that was not found by content.
+    missing: Option<ContentHash>,
+}
+
 /// Whether blocks are found again by their content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixReuse {
@@ -62,6 +71,8 @@ pub struct KvBlocks {
     last_free: u32,
     num_free: usize,
     peak: usize,
+    /// Times that a sequence gave its blocks back.
+    releases: u64,
     by_content: HashMap<ContentHash, u32>,
 }
 
@@ -79,6 +90,7 @@ impl KvBlocks {
             last_free: NONE,
             num_free: 0,
             peak: 0,
+            releases: 0,
             // Twice what is ever in it, so that removals never make it grow.
             by_content: HashMap::with_capacity(2 * findable),
         };
@@ -115,20 +127,34 @@ impl KvBlocks {
         self.peak
     }
 
-    /// Whether all of `sequence` fits now, and if so how many of its leading blocks are found by content. The
-    /// block of its last token is always computed, as the next token is chosen from it.
-    pub fn can_allocate(&self, sequence: &mut Sequence) -> Option<usize> {
-        let (mut found, mut found_free) = (0, 0);
+    /// Whether all of `sequence` fits now and leaves `spare` blocks free, and if so how many of its leading blocks are
+    /// found by content. The block of its last token is always computed, as the next token is chosen from it.
+    ///
+    /// A sequence that did not fit is not looked up again before it may: blocks that were taken since make it no better,
+    /// so it takes blocks given back (only then may `spare` become less, too), or the block that it did not find.
+    pub fn can_allocate(&self, sequence: &mut Sequence, spare: usize) -> Option<usize> {
+        if let Some(Refusal { releases, missing }) = sequence.refusal
+            && releases == self.releases
+            && missing.is_none_or(|missing| !self.by_content.contains_key(&missing))
+        {
+            return None;
+        }
+        let (mut found, mut found_free, mut missing) = (0, 0, None);
         if self.prefix_reuse == PrefixReuse::On {
             self.hash_full_blocks(sequence);
             for hash in sequence.block_hashes.iter().take((sequence.len() - 1) / self.block_size) {
-                let Some(block) = self.by_content.get(hash) else { break };
+                let Some(block) = self.by_content.get(hash) else {
+                    missing = Some(*hash);
+                    break;
+                };
                 found += 1;
                 found_free += usize::from(self.blocks[*block as usize].ref_count == 0);
             }
         }
         let taken = sequence.num_blocks(self.block_size) - found + found_free;
-        (taken <= self.num_free).then_some(found)
+        let fits = taken + spare <= self.num_free;
+        sequence.refusal = (!fits).then_some(Refusal { releases: self.releases, missing });
+        fits.then_some(found)
     }
 
     /// Gives `sequence` blocks for all its tokens, the first `found` of them by content (as [`Self::can_allocate`]
@@ -184,6 +210,9 @@ impl KvBlocks {
 
     /// Takes all blocks from `sequence`; those nobody else holds are free.
     pub fn deallocate(&mut self, sequence: &mut Sequence) {
+        self.releases += 1;
+        // What it is asked for next, it is asked anew.
+        sequence.refusal = None;
         for block in sequence.block_table.drain(..).rev() {
             let held = &mut self.blocks[block as usize];
             debug_assert!(held.ref_count > 0, "a block in a table is held");

@@ -150,6 +150,7 @@ pub struct LoadedModel {
     pub shape: EngineShape,
     /// What it takes.
     pub memory: MemoryNeed,
+    weights: WeightSource,
     make: Box<MakeForward>,
 }
 
@@ -185,7 +186,8 @@ impl LoadedModel {
             Ok(Box::new(forward) as Box<dyn ForwardPass>)
         };
         let synthetic = matches!(source.weights, WeightSource::Random { .. });
-        Ok(Self { name: source.name, config, synthetic, device: identity, weight_dtype, shape, memory, make: Box::new(make) })
+        let (name, weights) = (source.name, source.weights);
+        Ok(Self { name, config, synthetic, device: identity, weight_dtype, shape, memory, weights, make: Box::new(make) })
     }
 
     /// Element types of weights and arithmetic, as a person would write it.
@@ -205,16 +207,19 @@ impl LoadedModel {
     /// A fresh engine with an empty cache.
     ///
     /// # Errors
-    /// When the device has not the memory for another one.
-    pub fn engine(&self) -> Result<Engine, DeviceError> {
+    /// When the device has not the memory for another one, or a file of the checkpoint was cut short since.
+    pub fn engine(&self) -> Result<Engine, LoadError> {
         self.engine_of(self.shape)
     }
 
     /// The same in another shape; its requests are no longer than those that the model was loaded for.
     ///
     /// # Errors
-    /// When the device has not the memory for another one.
-    pub fn engine_of(&self, shape: EngineShape) -> Result<Engine, DeviceError> {
+    /// As [`Self::engine`].
+    pub fn engine_of(&self, shape: EngineShape) -> Result<Engine, LoadError> {
+        if let WeightSource::Checkpoint(checkpoint) = &self.weights {
+            checkpoint.check_lengths()?;
+        }
         Ok(Engine::new((self.make)(&shape)?, shape))
     }
 }

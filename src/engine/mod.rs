@@ -102,6 +102,10 @@ impl Engine {
         }
         batch::prepare(&mut self.batch, &mut self.keys, &self.scheduler, self.limits.shape.block_size);
         self.forward.step(&self.batch, &mut self.sampled)?;
+        if self.sampled.len() != self.keys.len() {
+            let reason = format!("`{}` ids came back for `{}` rows of logits", self.sampled.len(), self.keys.len());
+            return Err(DeviceError::Step { reason });
+        }
         self.scheduler.postprocess(&self.sampled, observe);
         Ok(true)
     }

@@ -158,7 +158,11 @@ impl Scheduler {
         self.num_scheduled_prefills
     }
 
-    /// Takes the step's result: one id for each scheduled sequence of which [`Sequence::is_sampled`], in order.
+    /// Takes the step's result: one id for each scheduled sequence of which [`Sequence::is_sampled`], in order. Nothing is
+    /// scheduled afterwards.
+    ///
+    /// # Panics
+    /// When there are fewer ids.
     pub fn postprocess(&mut self, sampled: &[u32], observe: &mut dyn FnMut(EngineEvent)) {
         let mut sampled = sampled.iter().copied();
         let mut any_finished = false;
@@ -171,7 +175,7 @@ impl Scheduler {
             if !is_sampled {
                 continue;
             }
-            let Some(token) = sampled.next() else { break };
+            let token = sampled.next().expect("a step has an id for each row of logits");
             sequence.append_token(token);
             self.counters.decode_tokens += 1;
             observe(EngineEvent::Token { key: sequence.key, token });
@@ -185,6 +189,8 @@ impl Scheduler {
         if any_finished {
             self.running.retain(|index| self.sequences[*index].is_some());
         }
+        self.scheduled.clear();
+        self.num_scheduled_prefills = 0;
     }
 
     fn schedule_decodes(&mut self, budget: &mut usize, observe: &mut dyn FnMut(EngineEvent)) {
@@ -221,7 +227,10 @@ impl Scheduler {
         while *budget > 0 && self.running.len() < self.shape.max_num_seqs {
             let Some(&index) = self.waiting.front() else { return };
             let sequence = sequence_mut(&mut self.sequences, index);
-            let Some(found) = self.kv_blocks.can_allocate(sequence) else { return };
+            // A block for each sequence's next token, this one's too: without it the next step would take back what this
+            // one gives. Alone, a sequence may have all.
+            let spare = if self.running.is_empty() { 0 } else { self.running.len() + 1 };
+            let Some(found) = self.kv_blocks.can_allocate(sequence, spare) else { return };
             self.kv_blocks.allocate(sequence, found);
             if !std::mem::replace(&mut sequence.started, true) {
                 let cached_tokens = sequence.num_computed_tokens;

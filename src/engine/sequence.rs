@@ -2,7 +2,7 @@
 //!
 //! A sequence decides nothing; the scheduler moves it on.
 
-use crate::engine::kv_blocks::ContentHash;
+use crate::engine::kv_blocks::{ContentHash, Refusal};
 use crate::workload::request::Sampling;
 
 /// Whether an end-of-sequence id ends a sequence.
@@ -50,6 +50,8 @@ pub struct Sequence {
     pub(super) block_hashes: Vec<ContentHash>,
     /// Leading blocks that other sequences can find by content.
     pub(super) num_published_blocks: usize,
+    /// Why it did not fit when it was last asked.
+    pub(super) refusal: Option<Refusal>,
     /// Whether it was scheduled before: a preempted sequence starts once.
     pub(super) started: bool,
 }
@@ -74,6 +76,7 @@ impl Sequence {
             block_table: Vec::new(),
             block_hashes: Vec::new(),
             num_published_blocks: 0,
+            refusal: None,
             started: false,
         }
     }

@@ -130,6 +130,8 @@ pub struct Checkpoint {
 #[derive(Debug)]
 struct Shard {
     file: String,
+    /// Kept open, so that its length can be asked for.
+    opened: File,
     map: Arc<Mmap>,
 }
 
@@ -162,6 +164,7 @@ impl Checkpoint {
         } else {
             return Err(WeightsError::NoWeights { folder: checkpoint.folder });
         }
+        checkpoint.check_lengths()?;
         checkpoint.check(config)?;
         Ok(checkpoint)
     }
@@ -192,6 +195,21 @@ impl Checkpoint {
             }
         };
         Ok(StoredTensor { dtype, map: Arc::clone(&shard.map), range: place.range.clone() })
+    }
+
+    /// That every file is still as long as when it was mapped.
+    ///
+    /// # Errors
+    /// When one was cut short or lengthened since.
+    pub fn check_lengths(&self) -> Result<(), WeightsError> {
+        for Shard { file, opened, map } in &self.shards {
+            let now = opened.metadata().map_err(|source| WeightsError::Read { file: file.clone(), source })?.len();
+            if now != map.len() as u64 {
+                let problem = format!("it has {now} bytes now, and had {} when it was opened: something writes to it", map.len());
+                return Err(WeightsError::Damaged { file: file.clone(), problem });
+            }
+        }
+        Ok(())
     }
 
     /// That all that is wanted is there, and nothing more.
@@ -238,8 +256,10 @@ impl Checkpoint {
         let file = path.display().to_string();
         let unreadable = |source| WeightsError::Read { file: file.clone(), source };
         let opened = File::open(&path).map_err(unreadable)?;
-        // SAFETY: the map is read-only and private to this process. Were another process to change the file under
-        // it, numbers would change, as with any mapped model; no length is taken from the data part.
+        // SAFETY: the map is read-only and private to this process. Were another process to write into the file under
+        // it, numbers would change, as with any mapped model; no length is taken from the data part. Were it to cut the file
+        // short, reading beyond the new end would end this process (SIGBUS): `check_lengths` finds that between engines, and
+        // nothing can while one runs. Replacing a file by renaming another over it is harmless: the map keeps the old one.
         let map = unsafe { Mmap::map(&opened) }.map_err(unreadable)?;
         let damaged = |problem: String| WeightsError::Damaged { file: file.clone(), problem };
         let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(|error| damaged(explain(&error, &map)))?;
@@ -251,7 +271,7 @@ impl Checkpoint {
                 return Err(damaged(format!("its tensor `{tensor}` is in another file too")));
             }
         }
-        self.shards.push(Shard { file, map: Arc::new(map) });
+        self.shards.push(Shard { file, opened, map: Arc::new(map) });
         Ok(())
     }
 }

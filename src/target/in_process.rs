@@ -17,6 +17,7 @@ use crate::device::error::DeviceError;
 use crate::engine::limits::RequestLimits;
 use crate::engine::loading::LoadedModel;
 use crate::engine::sequence::{EndOfSequence, EngineRequest};
+use crate::engine::weights::LoadError;
 use crate::engine::{Engine, EngineEvent};
 use crate::record::request::FailureKind;
 use crate::record::target::{TargetCounters, TargetIdentity};
@@ -46,9 +47,9 @@ pub struct InProcess {
 /// Why an engine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The device has not what a fresh engine needs.
+    /// There is not what a fresh engine needs.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Load(#[from] LoadError),
     /// The system gives no thread.
     #[error("cannot start the engine's thread: {0}. Check the limit on threads (`ulimit -u`)")]
     Thread(#[from] std::io::Error),

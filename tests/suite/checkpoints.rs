@@ -325,3 +325,16 @@ fn weights_of_several_types_are_called_mixed() {
     assert_eq!(precision("llama-untied", false), "bf16 weights, f32 arithmetic");
     assert_eq!(precision("llama-untied", true), "mixed weights, f32 arithmetic");
 }
+
+#[test]
+fn a_file_that_was_cut_short_after_loading_is_named_before_it_ends_the_process() {
+    let copy = copy_of("llama-untied");
+    let source = ModelSource::open(copy.path().to_str().unwrap(), 0).unwrap();
+    let model = LoadedModel::load(source, cpu(1), &ShapeWish { num_kv_blocks: Some(8), ..ShapeWish::default() }, &mut |_| {}).unwrap();
+    model.engine().unwrap();
+    // In place, as a second download would: a copy under the same name would be another file.
+    let file = std::fs::OpenOptions::new().write(true).open(copy.path().join("model.safetensors")).unwrap();
+    file.set_len(1_000_000).unwrap();
+    let refusal = model.engine().unwrap_err().to_string();
+    assert!(refusal.contains("model.safetensors` is damaged: it has 1000000 bytes now, and had 1"), "{refusal}");
+}

@@ -276,3 +276,46 @@ fn impossible_requests_are_refused_with_the_reason() {
     assert!(engine.is_idle());
     engine.add(request(0, vec![1; 70], 11)).unwrap();
 }
+
+#[test]
+fn a_newcomer_leaves_every_sequence_the_block_of_its_next_token() {
+    // Each prompt fills its blocks to the last slot, so every next token needs a block.
+    let mut engine = engine(EngineShape { num_kv_blocks: 12, max_num_batched_tokens: 64, ..shape() });
+    for key in 0..4 {
+        engine.add(request(key, vec![key as u32; 12], 4)).unwrap();
+    }
+    let mut preempted = 0;
+    while engine.step(&mut |event| preempted += usize::from(matches!(event, EngineEvent::Preempted { .. }))).unwrap() {}
+    assert_eq!(preempted, 0, "three of them with a spare block each are all that fit at once");
+    assert!(engine.counters().kv_blocks_peak <= 12);
+}
+
+#[test]
+fn nothing_is_scheduled_after_a_step() {
+    let mut engine = engine(shape());
+    engine.add(request(0, vec![1, 2, 3], 1)).unwrap();
+    engine.step(&mut |_| {}).unwrap();
+    assert_eq!((engine.scheduler().scheduled().count(), engine.scheduler().num_scheduled_prefills()), (0, 0));
+}
+
+#[test]
+fn a_device_that_loses_an_answer_is_found_out() {
+    struct Forgetful(Box<Remembering>);
+    impl ForwardPass for Forgetful {
+        fn model(&self) -> &ModelConfig {
+            self.0.model()
+        }
+        fn step(&mut self, batch: &StepBatch, sampled: &mut Vec<u32>) -> Result<(), DeviceError> {
+            self.0.step(batch, sampled)?;
+            sampled.pop();
+            Ok(())
+        }
+        fn logits(&mut self, row: usize) -> Result<Vec<f32>, DeviceError> {
+            self.0.logits(row)
+        }
+    }
+    let mut engine = Engine::new(Box::new(Forgetful(Remembering::boxed(shape()))), shape());
+    engine.add(request(0, vec![1, 2, 3], 2)).unwrap();
+    let refusal = engine.step(&mut |_| {}).unwrap_err().to_string();
+    assert!(refusal.contains("`0` ids came back for `1` rows of logits"), "{refusal}");
+}

@@ -14,7 +14,7 @@ fn sequence(key: u64, prompt: &[u32]) -> Sequence {
 
 /// Allocates `sequence` if it fits; the tokens found by content.
 fn take(pool: &mut KvBlocks, sequence: &mut Sequence) -> Option<usize> {
-    let found = pool.can_allocate(sequence)?;
+    let found = pool.can_allocate(sequence, 0)?;
     pool.allocate(sequence, found);
     Some(found * BLOCK_SIZE)
 }
@@ -32,7 +32,7 @@ fn a_computed_prefix_is_found_until_its_blocks_are_taken() {
     let mut first = sequence(0, &prompt);
     assert_eq!(take(&mut pool, &mut first), Some(0));
     let mut second = sequence(1, &prompt);
-    assert_eq!(pool.can_allocate(&mut second), Some(0), "nothing is found before it is computed");
+    assert_eq!(pool.can_allocate(&mut second, 0), Some(0), "nothing is found before it is computed");
     compute(&mut pool, &mut first);
     assert_eq!(take(&mut pool, &mut second), Some(8));
     assert_eq!(second.block_table()[..2], first.block_table()[..2]);
@@ -46,7 +46,7 @@ fn a_computed_prefix_is_found_until_its_blocks_are_taken() {
     let mut other = sequence(3, &[77; 24]);
     assert_eq!(take(&mut pool, &mut other), Some(0));
     pool.deallocate(&mut other);
-    assert_eq!(pool.can_allocate(&mut sequence(4, &prompt)), Some(0), "taken blocks lost it");
+    assert_eq!(pool.can_allocate(&mut sequence(4, &prompt), 0), Some(0), "taken blocks lost it");
     assert_eq!(pool.peak(), 6);
 }
 
@@ -71,7 +71,7 @@ fn the_end_of_a_freed_prefix_is_taken_before_its_beginning() {
     let mut other = sequence(1, &[99]);
     take(&mut pool, &mut other);
     pool.deallocate(&mut other);
-    assert_eq!(pool.can_allocate(&mut sequence(2, &prompt[..13])), Some(3));
+    assert_eq!(pool.can_allocate(&mut sequence(2, &prompt[..13]), 0), Some(3));
 }
 
 #[test]
@@ -81,6 +81,26 @@ fn without_prefix_reuse_nothing_is_found() {
     take(&mut pool, &mut first);
     compute(&mut pool, &mut first);
     assert_eq!(take(&mut pool, &mut sequence(1, &[5; 12])), Some(0));
+}
+
+#[test]
+fn a_sequence_that_did_not_fit_is_taken_as_soon_as_it_does() {
+    let mut pool = KvBlocks::new(6, BLOCK_SIZE, PrefixReuse::On);
+    let prompt: Vec<u32> = (0..16).collect();
+    let (mut first, mut other) = (sequence(0, &prompt), sequence(1, &[50; 4]));
+    take(&mut pool, &mut first);
+    take(&mut pool, &mut other);
+    let mut waiting = sequence(2, &prompt);
+    assert_eq!(pool.can_allocate(&mut waiting, 0), None, "4 blocks where 1 is free");
+    assert_eq!(pool.can_allocate(&mut waiting, 0), None);
+    // The blocks it did not find are found once they are computed: it takes one more.
+    compute(&mut pool, &mut first);
+    assert_eq!(pool.can_allocate(&mut waiting, 1), None, "none would be spare");
+    assert_eq!(pool.can_allocate(&mut sequence(3, &prompt), 0), Some(3));
+    pool.deallocate(&mut other);
+    assert_eq!(pool.can_allocate(&mut waiting, 1), Some(3));
+    pool.allocate(&mut waiting, 3);
+    assert_eq!(pool.num_free(), 1);
 }
 
 /// Recounts everything from the block tables.

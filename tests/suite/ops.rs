@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
 use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec, CpuTensor, KernelChoice};
+use plimsoll::device::error::DeviceError;
 use plimsoll::device::source::{Element, MatrixSource, SharedBytes, Values, VectorSource, random_element};
 use plimsoll::device::step::{LogitRow, Sampling, StepBatch};
 use plimsoll::device::{AttentionSpec, HeadShape, KvCacheSpec, Ops};
@@ -303,7 +304,7 @@ impl Case {
 }
 
 /// One step that wants the logits of every row, sampled so.
-fn choices(ops: &mut CpuDevice, logits: &[f32], samplings: &[Sampling]) -> Vec<u32> {
+fn try_choices(ops: &mut CpuDevice, logits: &[f32], samplings: &[Sampling]) -> Result<Vec<u32>, DeviceError> {
     let mut batch = StepBatch::new();
     for (row, sampling) in samplings.iter().enumerate() {
         batch.token_ids.push(0);
@@ -318,8 +319,12 @@ fn choices(ops: &mut CpuDevice, logits: &[f32], samplings: &[Sampling]) -> Vec<u
     ops.begin_step(&batch).unwrap();
     let logits = tensor(ops, &logits.repeat(samplings.len()), logits.len());
     let mut ids = Vec::new();
-    ops.sample(&logits, &mut ids).unwrap();
-    ids
+    ops.sample(&logits, &mut ids)?;
+    Ok(ids)
+}
+
+fn choices(ops: &mut CpuDevice, logits: &[f32], samplings: &[Sampling]) -> Vec<u32> {
+    try_choices(ops, logits, samplings).unwrap()
 }
 
 #[test]
@@ -328,7 +333,8 @@ fn greedy_takes_the_lowest_of_equal_logits_and_never_nan() {
     let mut logits = vec![0.5; 77];
     (logits[40], logits[76], logits[3]) = (2.0, 2.0, f32::NAN);
     assert_eq!(choices(&mut ops, &logits, &[Sampling::GREEDY]), [40]);
-    assert_eq!(choices(&mut ops, &[f32::NAN; 20], &[Sampling::GREEDY]), [0]);
+    let refusal = try_choices(&mut ops, &[f32::NAN; 20], &[Sampling::GREEDY; 2]).unwrap_err().to_string();
+    assert!(refusal.contains("row `0` hold no number"), "{refusal}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn of_device(error: &DeviceError) -> Exit {
         DeviceError::OutOfMemory { .. } | DeviceError::Unsupported { .. } | DeviceError::Threads { .. } | DeviceError::System { .. } => {
             Exit::Unavailable
         }
-        DeviceError::Source { .. } => Exit::BadInput,
+        DeviceError::Source { .. } | DeviceError::NoNumber { .. } => Exit::BadInput,
         DeviceError::Step { .. } => Exit::Internal,
     }
 }
@@ -117,7 +117,7 @@ fn of_load(error: &LoadError) -> Exit {
 
 fn of_start(error: &StartError) -> Exit {
     match error {
-        StartError::Device(error) => of_device(error),
+        StartError::Load(error) => of_load(error),
         StartError::Thread(_) => Exit::Unavailable,
     }
 }

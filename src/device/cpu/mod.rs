@@ -388,7 +388,7 @@ impl Ops for CpuDevice {
                 || sample::choose(logits, &wanted.sampling, &mut candidates),
             );
         });
-        Ok(())
+        token_ids.iter().position(|id| *id == sample::NONE).map_or(Ok(()), |row| Err(DeviceError::NoNumber { row }))
     }
 
     fn download(&mut self, tensor: &CpuTensor, values: &mut Vec<f32>) -> Result<(), DeviceError> {

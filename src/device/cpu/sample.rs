@@ -1,7 +1,7 @@
 //! Choice of the next token from one row of logits.
 //!
 //! A choice is a function of logits, sampling and counter alone: no state is kept between steps. Ties go to the
-//! lowest id everywhere. A NaN is never chosen; a row of nothing else gives id 0.
+//! lowest id everywhere. A NaN is never chosen; from a row of nothing else there is no choice.
 
 use std::cmp::Ordering;
 
@@ -13,11 +13,14 @@ const LANES: usize = 16;
 /// Candidates that the search for `top_p` sorts at first; it takes eight times as many until they suffice.
 const FIRST_SORTED: usize = 64;
 
-/// The chosen id. `candidates` is scratch memory.
+/// Stands for the id of a row that holds no number.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// The chosen id, or [`NONE`]. `candidates` is scratch memory.
 pub(super) fn choose(logits: &[f32], sampling: &Sampling, candidates: &mut Vec<(f32, u32)>) -> u32 {
     let highest = highest(logits);
     if sampling.temperature <= 0.0 || !highest.is_finite() {
-        return logits.iter().position(|logit| *logit == highest).unwrap_or(0) as u32;
+        return logits.iter().position(|logit| *logit == highest).map_or(NONE, |id| id as u32);
     }
     let uniform = rng::uniform_at(sampling.seed, sampling.position);
     let weight = |logit: f32| (f64::from(logit - highest) / f64::from(sampling.temperature)).exp();

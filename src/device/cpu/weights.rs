@@ -176,6 +176,7 @@ fn elements(threads: &Threads, name: &str, count: usize, element: Element, value
                 return Err(DeviceError::Source { what: name.into(), reason });
             }
             if given.as_ptr().addr().is_multiple_of(size) {
+                fault_in(threads, given);
                 return Ok(bytes.clone());
             }
             let mut copy = memory::large_pages(name, given.len())?;
@@ -204,6 +205,15 @@ fn elements(threads: &Threads, name: &str, count: usize, element: Element, value
             Ok(whole(map, count * size))
         }
     }
+}
+
+/// Reads a byte of every page, so that loading and not the first request waits for the disk.
+fn fault_in(threads: &Threads, mapped: &[u8]) {
+    threads.each(mapped.chunks(PIECE * 16), |_, piece| {
+        for page in piece.chunks(4096) {
+            std::hint::black_box(page[0]);
+        }
+    });
 }
 
 /// The first `len` bytes of a map (which is never empty, `len` may be 0).
