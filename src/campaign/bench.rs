@@ -154,10 +154,11 @@ fn sweep(bench: &mut Bench<'_>, targets: &mut dyn Targets, target: &mut dyn Targ
 
 fn search(bench: &mut Bench<'_>, targets: &mut dyn Targets, slo: &Slo, plateau: f64) -> anyhow::Result<Found> {
     let start = if plateau > 0.0 { plateau / 2.0 } else { 1.0 };
+    let (minimum, maximum) = (start * MINIMUM, bench.ceiling.map_or(start * 64.0, |ceiling| (0.5 * ceiling).max(start)));
     let mut search = Search::new(SearchSpec {
-        start,
-        minimum: start * MINIMUM,
-        maximum: bench.ceiling.map_or(start * 64.0, |ceiling| (0.5 * ceiling).max(start)),
+        start: bench.plan.first_rate.unwrap_or(start).clamp(minimum, maximum),
+        minimum,
+        maximum,
         tolerance: bench.plan.windows.tolerance,
         probes_max: if bench.plan.quick { PROBES_QUICK } else { PROBES_MAX },
         allowed: allowed(slo),

@@ -92,7 +92,7 @@ impl Bench<'_> {
         slo: &Slo,
         aim: Aim,
     ) -> anyhow::Result<LevelRecord> {
-        let process = self.traffic.record().arrivals;
+        let process = self.traffic.arrivals(calls_per_s);
         let spec = self.spec(purpose, Offered::Open { calls_per_s, process });
         let schedule = self.traffic.schedule(calls_per_s, spec.seed)?;
         let when = When::Open { schedule, cap: self.plan.cap, on_cap: self.plan.on_cap() };

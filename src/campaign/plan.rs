@@ -25,6 +25,8 @@ pub struct Plan {
     pub closed: ClosedWindows,
     /// The objectives; `None`: relative to the idle reference.
     pub slo: Option<Slo>,
+    /// First probe of the search, calls/s; `None`: half the plateau.
+    pub first_rate: Option<f64>,
     /// Highest concurrency of the sweep.
     pub most_concurrency: u32,
     /// Levels filled in around the knee.
@@ -54,6 +56,7 @@ impl Plan {
             windows: Windows::full(),
             closed: ClosedWindows::full(),
             slo: None,
+            first_rate: None,
             most_concurrency: 1024,
             fill_levels: 3,
             curve: CURVE.to_vec(),

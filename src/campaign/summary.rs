@@ -6,6 +6,7 @@ use crate::record::finding::{Finding, Severity};
 use crate::record::node::Telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::{Slo, SloSource};
+use crate::workload::request::Tally;
 
 /// Objectives of well-known models, after MLPerf's server limits (p99 TTFT and TPOT).
 const PRESETS: &[(&str, &str)] = &[("llama-3.1-8b", "ttft:p99<2000ms,tpot:p99<100ms")];
@@ -49,7 +50,7 @@ fn findings(run: &RunRecord) -> Vec<Finding> {
             "default_slo",
             Severity::Warning,
             "nobody stated an SLO, so the default one was used",
-            "state what your users need, such as `--slo ttft:p99<1000ms,tpot:p95<50ms`",
+            "state what your users need, such as `--slo 'ttft:p99<1000ms,tpot:p95<50ms'`",
         ));
     }
     if run.quick {
@@ -60,6 +61,7 @@ fn findings(run: &RunRecord) -> Vec<Finding> {
             "run without `--quick` before you buy anything",
         ));
     }
+    findings.extend(of_traffic(run));
     let invalid = run.levels.iter().filter(|level| !level.verdict.is_valid()).count();
     if invalid > 0 {
         findings.push(Finding::new(
@@ -79,6 +81,69 @@ fn findings(run: &RunRecord) -> Vec<Finding> {
             Severity::Note,
             format!("the engine preempted sequences {preempted} times: its KV cache was full"),
             "more KV blocks (`--kv-blocks`) or fewer sequences at once (`--max-num-seqs`) avoid computing them twice",
+        ));
+    }
+    findings
+}
+
+/// What of the traffic is not as it was asked for, or recorded.
+fn of_traffic(run: &RunRecord) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(trace) = &run.workload.trace {
+        let rejected = trace.rejected.values().sum::<u64>();
+        if rejected > 0 {
+            let reasons = trace.rejected.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ");
+            findings.push(Finding::new(
+                "trace_rows_rejected",
+                Severity::Warning,
+                format!("{rejected} lines of `{}` are no call and were left out: {reasons}", trace.name),
+                "mend these lines, or remove them if the calls are not wanted",
+            ));
+        }
+        if trace.failed > 0 {
+            findings.push(Finding::new(
+                "trace_calls_failed",
+                Severity::Note,
+                format!(
+                    "{} of {} calls of `{}` had no answer: they count in its rate and are not replayed",
+                    trace.failed, trace.rows, trace.name
+                ),
+                "nothing to do, unless the failures are what you plan for: retries belong into `--recompute`",
+            ));
+        }
+    }
+    let sum = |count: fn(&Tally) -> u64| run.levels.iter().map(|level| count(&level.traffic)).sum::<u64>();
+    let (made, capped, cut) = (sum(|tally| tally.made), sum(|tally| tally.capped), sum(|tally| tally.cut));
+    if capped > 0 {
+        let share = |count: u64| 100.0 * count as f64 / made as f64;
+        let (severity, why, next_step) = if cut > 0 {
+            let why = format!("{:.1} % because the context of {} tokens is too small", share(cut), run.target.max_context);
+            (Severity::Warning, why, "multiply all lengths with `--length-scale`, such as 0.25, or measure a model with a longer context")
+        } else {
+            (Severity::Note, "as asked".to_owned(), "nothing to do: the caps were given")
+        };
+        findings.push(Finding::new(
+            "shortened",
+            severity,
+            format!("{:.1} % of the requests were shortened, {why}", share(capped)),
+            next_step,
+        ));
+    }
+    let (sessions, sessions_cut) = (sum(|tally| tally.sessions), sum(|tally| tally.sessions_cut));
+    if sessions_cut > 0 {
+        findings.push(Finding::new(
+            "sessions_cut",
+            Severity::Warning,
+            format!("{sessions_cut} of {sessions} sessions ended before their last turn: their history left no room in the context"),
+            "multiply all lengths with `--length-scale`, such as 0.25, or measure a model with a longer context",
+        ));
+    }
+    if let Some(why) = run.levels.iter().find_map(|level| level.traffic.broke_off.as_deref()) {
+        findings.push(Finding::new(
+            "traffic_broke_off",
+            Severity::Serious,
+            format!("the traffic of a level ended early: {why}"),
+            "leave the trace file as it is while it is replayed, and measure again",
         ));
     }
     findings

@@ -16,6 +16,11 @@ pub trait Traffic {
     /// What it is, for the record.
     fn record(&self) -> WorkloadRecord;
 
+    /// How arrivals come about at a mean of `calls_per_s`.
+    fn arrivals(&self, _calls_per_s: f64) -> String {
+        self.record().arrivals
+    }
+
     /// Requests in order.
     ///
     /// # Errors
@@ -62,6 +67,15 @@ impl Chosen {
         self.source.slo().map(|text| Slo::parse(text, named)).transpose()
     }
 
+    /// Mean rate of a trace's own stamps, sped up as asked, calls/s.
+    #[must_use]
+    pub fn own_rate(&self) -> Option<f64> {
+        match &self.source {
+            Source::Drawn(_) => None,
+            Source::Recorded(trace) => Some(trace.own_rate()),
+        }
+    }
+
     fn labels(&self) -> Vec<String> {
         let mut labels = Vec::new();
         match &self.source {
@@ -84,8 +98,7 @@ impl Traffic for Chosen {
             Source::Drawn(workload) => (workload.citation.clone(), workload.to_toml()),
             Source::Recorded(trace) => {
                 let facts = trace.facts();
-                let source = format!("trace, {} calls in {:.0} s ({} format)", facts.rows, facts.span_s, facts.format);
-                (source, format!("{facts:?} {:?}", trace.options()))
+                (facts.to_string(), format!("{facts:?} {:?}", trace.options()))
             }
         };
         let digest = Sha256::digest(format!("{text} {:?}", self.limits));
@@ -95,12 +108,21 @@ impl Traffic for Chosen {
             mean_output_tokens: self.mix.output_tokens.mean,
             arrivals: match &self.source {
                 Source::Drawn(workload) => workload.arrivals.to_string(),
-                Source::Recorded(_) => "trace, its own gaps rescaled to the offered rate".to_owned(),
+                Source::Recorded(_) => "the trace's own gaps, rescaled to the offered rate".to_owned(),
             },
             source,
+            mix: Some(self.mix.clone()),
+            trace: match &self.source {
+                Source::Drawn(_) => None,
+                Source::Recorded(trace) => Some(trace.facts().clone()),
+            },
             labels: self.labels(),
             hash: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
+    }
+
+    fn arrivals(&self, calls_per_s: f64) -> String {
+        self.source.arrivals_note(calls_per_s)
     }
 
     fn requests(&self, seed: u64) -> anyhow::Result<Box<dyn RequestSource>> {

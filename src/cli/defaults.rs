@@ -27,5 +27,5 @@ pub struct Defaults {
 /// What fits `node`.
 #[must_use]
 pub fn of(node: &NodeRecord) -> Defaults {
-    Defaults { device: "cpu", threads: node.cores.saturating_sub(1).max(1), model: MODEL, quick_model: QUICK_MODEL }
+    Defaults { device: "cpu", threads: node.busy_cores().saturating_sub(1).max(1), model: MODEL, quick_model: QUICK_MODEL }
 }

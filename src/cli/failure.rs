@@ -59,9 +59,16 @@ pub(super) fn of_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         return Exit::Usage;
     }
     let text = error.to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let message = point_of(&text);
     let mut out = Terminal::new(Format::Json, None, Quiet::No);
     tell(Exit::Usage, message.clone(), vec![message], &mut out)
+}
+
+/// What is wrong, in one line: all that stands before how the verb is used.
+fn point_of(text: &str) -> String {
+    let point = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let point = point.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    point.trim_start_matches("error: ").to_owned()
 }
 
 fn tell(exit: Exit, message: String, causes: Vec<String>, out: &mut Terminal) -> Exit {

@@ -20,6 +20,7 @@ use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use crate::engine::sequence::{EndOfSequence, EngineRequest};
 use crate::engine::{Engine, EngineEvent};
 use crate::model::tokenizer::{SpecialTokens, Tokenizer};
+use crate::node;
 use crate::record::SCHEMA_VERSION;
 use crate::workload::request::Sampling;
 
@@ -230,7 +231,7 @@ impl GenerateArgs {
 
     fn load(&self, source: ModelSource, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {
         let asked = self.threads.and_then(|threads| NonZeroUsize::new(usize::from(threads)));
-        let threads = asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        let threads = asked.or_else(|| NonZeroUsize::new(node::describe().busy_cores() as usize)).unwrap_or(NonZeroUsize::MIN);
         let arithmetic = match self.arithmetic {
             ArithmeticArg::F32 => Arithmetic::F32,
             ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,

@@ -36,7 +36,7 @@ pub fn run(_args: &NodeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
 }
 
 fn text_of(node: &NodeRecord) -> String {
-    let quota = node.cpu_quota_cores.as_ref().map_or(String::new(), |cores| format!(" (quota {cores})"));
+    let quota = node.cpu_quota_cores.map_or(String::new(), |cores| format!(" (quota {cores})"));
     let Telemetry::Unavailable { why } = &node.telemetry;
     let Defaults { device, threads, model, quick_model } = defaults::of(node);
     let rows = [
@@ -47,7 +47,13 @@ fn text_of(node: &NodeRecord) -> String {
         ("instructions", node.cpu_features.join(" ")),
         ("memory", format!("{:.1} GiB", node.memory_bytes as f64 / f64::from(1 << 30))),
         ("telemetry", format!("unavailable: {why}")),
-        ("bench", format!("{model} on the {device} device with {threads} threads (`--quick`: {quick_model})")),
+        (
+            "bench",
+            format!(
+                "{model} on the {device} device with {threads} thread{} (`--quick`: {quick_model})",
+                if threads == 1 { "" } else { "s" }
+            ),
+        ),
     ];
     rows.iter().map(|(label, value)| format!("{label:<13} {value}\n")).collect()
 }

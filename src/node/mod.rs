@@ -36,7 +36,7 @@ pub fn describe_under(root: &Path) -> NodeRecord {
         kernel: uname.release().to_string_lossy().into_owned(),
         cpu_model: processor::model(&cpuinfo).unwrap_or(UNKNOWN).to_owned(),
         cores: processor::usable_cores(),
-        cpu_quota_cores: limits.cpu_cores.map(|cores| format!("{cores:.2}")),
+        cpu_quota_cores: limits.cpu_cores.map(|cores| (cores * 100.0).round() / 100.0),
         memory_bytes,
         cpu_features: processor::features(&cpuinfo),
         telemetry: telemetry::look_under(root),

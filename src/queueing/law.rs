@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Nanos;
 use crate::rng;
 
+/// No service is shorter than a tick of the clock, seconds.
+const SHORTEST_S: f64 = 1e-9;
+
 /// How long one job is served.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "distribution", deny_unknown_fields)]
@@ -72,7 +75,7 @@ pub struct BatchingLaw {
 
 /// How a replica serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "law")]
+#[serde(rename_all = "snake_case", tag = "law", deny_unknown_fields)]
 pub enum ServiceLaw {
     /// A queue in order of arrival before `count` equal servers; a job's tokens are spread evenly over its service.
     Servers {
@@ -92,6 +95,38 @@ pub enum ServiceLaw {
         /// What it does at all other times.
         otherwise: Box<ServiceLaw>,
     },
+}
+
+impl ServiceLaw {
+    /// Whether every value makes sense.
+    ///
+    /// # Errors
+    /// The value that does not, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let time = |name: &str, seconds: f64, least: f64| {
+            let fine = seconds >= least && seconds < 1e6;
+            if fine { Ok(()) } else { Err(format!("`{name}` is `{seconds}` and must be a time in seconds, {least} or more")) }
+        };
+        let count = |name: &str, count: u64| if count > 0 { Ok(()) } else { Err(format!("`{name}` is `0` and must be 1 or more")) };
+        match self {
+            Self::Servers { count: servers, service } => {
+                count("count", u64::from(*servers))?;
+                if let ServiceTime::Erlang { stages, .. } = service {
+                    count("stages", u64::from(*stages))?;
+                }
+                time("mean_s", service.mean_s(), SHORTEST_S)
+            }
+            Self::Batching(law) => {
+                time("step_s", law.step_s, SHORTEST_S)?;
+                time("per_sequence_s", law.per_sequence_s, 0.0)?;
+                time("per_prefill_token_s", law.per_prefill_token_s, 0.0)?;
+                count("max_batch", u64::from(law.max_batch))?;
+                count("chunk_tokens", u64::from(law.chunk_tokens))?;
+                count("kv_tokens", law.kv_tokens)
+            }
+            Self::Stall { otherwise, .. } => otherwise.check(),
+        }
+    }
 }
 
 /// The spans in which nothing is served, in order of time and without overlap.

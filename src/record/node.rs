@@ -14,7 +14,7 @@ pub enum Telemetry {
 }
 
 /// The fingerprint of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// Host name.
     pub hostname: String,
@@ -27,11 +27,20 @@ pub struct NodeRecord {
     /// Logical cores this process may use.
     pub cores: u32,
     /// CPU quota of the control group, in cores, where there is one.
-    pub cpu_quota_cores: Option<String>,
+    pub cpu_quota_cores: Option<f64>,
     /// Memory this process may use (control group limit included), bytes.
     pub memory_bytes: u64,
     /// Instruction sets that matter to the CPU device, such as `avx512f`.
     pub cpu_features: Vec<String>,
     /// GPU telemetry.
     pub telemetry: Telemetry,
+}
+
+impl NodeRecord {
+    /// Cores that this process can keep busy: those it may run on, within the quota of its control group; 1 or more.
+    #[must_use]
+    pub fn busy_cores(&self) -> u32 {
+        let quota = self.cpu_quota_cores.map_or(u32::MAX, |cores| cores.ceil() as u32);
+        self.cores.min(quota).max(1)
+    }
 }

@@ -8,6 +8,8 @@ use crate::record::node::NodeRecord;
 use crate::record::slo::Slo;
 use crate::record::target::TargetIdentity;
 use crate::stats::interval::Interval;
+use crate::workload::mix::Mix;
+use crate::workload::trace::survey::TraceFacts;
 
 /// How far a run got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +36,14 @@ pub struct WorkloadRecord {
     pub mean_output_tokens: f64,
     /// Arrival process of the open-loop levels.
     pub arrivals: String,
-    /// Where its lengths come from.
+    /// Where its lengths come from; of a trace what it holds and what of it is not replayed.
     pub source: String,
+    /// Its token mix within what the model allows, as drawn beforehand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<Mix>,
+    /// What the survey of a trace found; `None` where the traffic is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceFacts>,
     /// Changes made to fit the model, such as scaled or capped lengths.
     pub labels: Vec<String>,
     /// SHA-256 of the resolved workload, hexadecimal.

@@ -87,7 +87,7 @@ pub struct Slo {
 /// The text is not an SLO.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot read `{text}` as an SLO: {wrong}. Write objectives as `ttft:p99<2000ms,tpot:p95<50ms` (metrics ttft, tpot, e2e; units us, ms, s)"
+    "cannot read `{text}` as an SLO: {wrong}. Write objectives as 'ttft:p99<2000ms,tpot:p95<50ms', in quotes on a command line (metrics ttft, tpot, e2e; units us, ms, s)"
 )]
 pub struct SloError {
     text: String,

@@ -13,7 +13,7 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
     let (target, node, workload) = (&run.target, &run.node, &run.workload);
     let noun = target.device_noun();
     let devices = if target.devices == 1 { format!("1 {noun}") } else { format!("{} {noun}s", target.devices) };
-    let quota = node.cpu_quota_cores.as_ref().map_or(String::new(), |cores| format!(" (quota {cores})"));
+    let quota = node.cpu_quota_cores.map_or(String::new(), |cores| format!(" (quota {cores})"));
     let memory = node.memory_bytes as f64 / f64::from(1 << 30);
     let Telemetry::Unavailable { why } = &node.telemetry;
     let mut rows = vec![
@@ -24,7 +24,7 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
         (
             "workload",
             format!(
-                "{}: {} prompt and {} output tokens a call on average, {} arrivals, seed {}",
+                "{}: {} prompt and {} output tokens a call on average; arrivals: {}; seed {}",
                 workload.name,
                 three(workload.mean_input_tokens),
                 three(workload.mean_output_tokens),
@@ -33,6 +33,7 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    rows.push(("source", workload.source.clone()));
     let first = run.cold_start.first_request_ms.map_or(String::new(), |millis| format!(", first token after {} ms", three(millis)));
     rows.push(("cold start", format!("weights ready after {} s{first}", three(run.cold_start.load_s))));
     if let Some(slo) = slo(run) {

@@ -28,12 +28,12 @@ impl Source {
         if name == "-" { Self::Stdin } else { Self::Path(name.into()) }
     }
 
-    /// Whether another pass over the same rows is possible: a pipe, as standard input, gives its bytes once.
+    /// Whether it gives its bytes once, as standard input and pipes do: known without opening it, which may wait for a writer.
     #[must_use]
-    pub fn can_be_read_again(&self) -> bool {
+    pub fn is_stream(&self) -> bool {
         match self {
-            Self::Path(path) => path.metadata().is_ok_and(|found| found.is_file()),
-            Self::Stdin => false,
+            Self::Path(path) => path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()),
+            Self::Stdin => true,
         }
     }
 

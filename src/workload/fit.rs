@@ -34,6 +34,14 @@ pub(super) struct Size {
     pub output: u32,
 }
 
+impl Caps {
+    /// A request as it is asked for under these caps, before the context has its say.
+    pub(super) fn over(self, size: Size) -> Size {
+        let own = self.prompt_tokens.map_or(size.own, |cap| size.own.min(cap.saturating_sub(size.fixed)));
+        Size { own, output: size.output.min(self.output_tokens.unwrap_or(u32::MAX)), ..size }
+    }
+}
+
 /// The largest request within caps and context; `None` where the fixed part leaves no room for one token of its own and one of answer.
 ///
 /// Of a request that is too long, prompt and answer each keep what they ask for up to half of the context; the longer one gives way.

@@ -24,6 +24,8 @@ pub struct Mix {
     pub repeated_share: f64,
     /// Share of the requests that were shortened to fit caps or context.
     pub capped_share: f64,
+    /// Share of the requests that were shortened because the context is too small.
+    pub cut_share: f64,
 }
 
 /// A length distribution in a few numbers, tokens; quantiles by nearest rank.
@@ -76,6 +78,7 @@ impl Mix {
             output_tokens: Lengths::of(outputs),
             repeated_share: repeated as f64 / tokens.max(1) as f64,
             capped_share: source.tally().capped as f64 / requests.max(1) as f64,
+            cut_share: source.tally().cut as f64 / requests.max(1) as f64,
         }
     }
 }

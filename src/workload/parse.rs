@@ -5,6 +5,7 @@ use crate::workload::spec::{Workload, WorkloadError};
 impl Workload {
     /// Reads a workload file. `file` is its name for messages.
     pub fn parse(toml: &str, file: &str) -> Result<Self, WorkloadError> {
+        let toml = toml.strip_prefix('\u{feff}').unwrap_or(toml);
         let workload: Self = toml::from_str(toml).map_err(|error| {
             let problem = in_one_form(error.message().trim());
             let before = error.span().and_then(|span| toml.get(..span.start)).unwrap_or_default();

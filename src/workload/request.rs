@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::rng;
-use crate::workload::fit::Size;
+use crate::workload::fit::{Caps, Size};
 
 /// A run of pseudo-random tokens: equal segments give equal tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -102,6 +102,9 @@ pub struct Tally {
     pub output_tokens: u64,
     /// Of these, shortened to fit a cap or the context of the model.
     pub capped: u64,
+    /// Of those, shortened because the context of the model is too small, whatever the caps.
+    #[serde(default)]
+    pub cut: u64,
     /// Sessions begun; 0 where the traffic has none.
     pub sessions: u64,
     /// Sessions that ended before their last turn because their history left no room in the context.
@@ -115,12 +118,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One more request was made.
-    pub(super) fn count(&mut self, size: Size, shortened: bool) {
+    /// One more request was made of one that was asked for under these caps.
+    pub(super) fn count(&mut self, asked: Size, caps: Caps, size: Size) {
         self.made += 1;
         self.prompt_tokens += u64::from(size.fixed) + u64::from(size.own);
         self.output_tokens += u64::from(size.output);
-        self.capped += u64::from(shortened);
+        self.capped += u64::from(size != asked);
+        self.cut += u64::from(size != caps.over(asked));
     }
 }
 

@@ -169,7 +169,7 @@ impl RequestSource for WorkloadRequests {
         });
         // `new` saw to it that a first turn has room, and `ready_turn` that a later one has.
         let size = fit(asked, self.workload.caps, self.limits)?;
-        self.tally.count(size, size != asked);
+        self.tally.count(asked, self.workload.caps, size);
 
         let fresh = Segment { seed: rng::at(self.streams.prompts, id), tokens: size.own };
         let mut segments = Vec::with_capacity(session.before.len() + 1);

@@ -148,7 +148,9 @@ pub enum WorkloadError {
         known: String,
     },
     /// The model is too small for it.
-    #[error("the workload `{name}` does not fit: {problem}. Take a model with a longer context, or scale the workload down")]
+    #[error(
+        "the workload `{name}` does not fit: {problem}. Take a model with a longer context, or multiply all lengths with `--length-scale`, such as 0.25"
+    )]
     TooLong {
         /// Name of the workload.
         name: String,

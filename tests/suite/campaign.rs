@@ -47,6 +47,8 @@ impl Traffic for Plain {
             mean_output_tokens: f64::from(self.output_tokens),
             arrivals: "poisson".to_owned(),
             source: "test".to_owned(),
+            mix: None,
+            trace: None,
             labels: Vec::new(),
             hash: "none".to_owned(),
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
+use plimsoll::record::node::NodeRecord;
 use plimsoll::record::run::RunStatus;
 use plimsoll::store::runs::RunStore;
 
@@ -33,8 +34,18 @@ fn a_wrong_command_line_exits_2_and_says_so_in_json_where_asked() {
         assert_eq!(document["schema_version"], 1);
         assert_eq!(document["error"]["kind"], "usage");
         assert_eq!(document["error"]["exit_code"], 2);
+        assert!(!document["error"]["message"].as_str().unwrap().contains("Usage:"), "{document}");
         assert!(stderr(&output).starts_with("plimsoll: "), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_usage_error_in_json_names_what_is_missing() {
+    let message = |arguments: &[&str]| document(&run(arguments))["error"]["message"].as_str().unwrap().to_owned();
+    let missing = message(&["generate", "--format", "json"]);
+    assert!(missing.contains("--model <DIR|PRESET>") && missing.contains("--prompt <TEXT>"), "{missing}");
+    let together = message(&["bench", "--format", "json", "--trace-speed", "2"]);
+    assert!(together.contains("--trace <FILE>"), "{together}");
 }
 
 #[test]
@@ -58,6 +69,15 @@ fn node_says_what_this_machine_is() {
     let document = document(&run(["node", "--format", "json"]));
     assert!(document["node"]["cores"].as_u64().is_some_and(|cores| cores > 0), "{document}");
     assert!(document["node"]["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 26), "{document}");
+}
+
+#[test]
+fn a_cpu_quota_bounds_the_threads_and_one_core_is_left_to_the_generator() {
+    let with = |cores, quota| {
+        let node = NodeRecord { cores, cpu_quota_cores: quota, ..records::run("x").node };
+        plimsoll::cli::defaults::of(&node).threads
+    };
+    assert_eq!([with(64, None), with(64, Some(2.5)), with(64, Some(0.5)), with(2, Some(8.0)), with(1, None)], [63, 2, 1, 1, 1]);
 }
 
 #[test]
@@ -171,16 +191,4 @@ fn each_kind_of_failure_ends_the_process_with_its_own_code() {
         let failure = failure.context("cannot do what was asked");
         assert_eq!(Exit::of(&failure).code(), code, "{failure:#}");
     }
-}
-
-#[test]
-fn a_series_whose_levels_would_not_have_their_rate_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("spike.toml");
-    let text = "name = \"spike\"\nsource = \"a test\"\ninput = { fixed = 10 }\noutput = { fixed = 4 }\n[arrivals.series]\n\
-                segments = [{ seconds = 5, from = 1, to = 1 }, { seconds = 5, from = 10, to = 10 }]\n";
-    fs::write(&file, text).unwrap();
-    let output = run(["bench", "--target", "null", "--workload", file.to_str().unwrap(), "--data-dir", folder.path().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
-    assert!(stderr(&output).contains("averages `5.5` times the asked rate"), "{}", stderr(&output));
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests make half files, read settings and take real time on purpose")]
 
 mod arrivals;
+mod bench_traffic;
 mod campaign;
 mod checkpoints;
 mod cli;

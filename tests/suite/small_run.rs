@@ -89,6 +89,8 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
             mean_output_tokens: OUTPUT_TOKENS,
             arrivals: "poisson".to_owned(),
             source: "by hand".to_owned(),
+            mix: None,
+            trace: None,
             labels: Vec::new(),
             hash: "0".repeat(64),
         },

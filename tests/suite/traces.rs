@@ -125,7 +125,7 @@ fn a_trace_is_stretched_to_the_asked_rate_and_keeps_its_bursts() {
     assert!((trace.own_rate() - 0.75).abs() < 1e-12);
     assert_eq!(seconds(trace.schedule(7.5, 0).expect("a good trace")), [0.0, 0.05, 0.3, 0.4]);
     let traffic = Traffic::Recorded(trace.clone());
-    assert_eq!(traffic.arrivals_note(7.5), "stamps of the trace run 10.0000 times as fast as recorded: 0.7500 calls/s became 7.5000");
+    assert_eq!(traffic.arrivals_note(7.5), "stamps of the trace, 10.0000 times as fast as recorded: 0.7500 calls/s became 7.5000");
     let fast = survey(&fixture("azure.csv"), TraceOptions { speed: 2.0, ..TraceOptions::default() }).expect("a good trace");
     assert_eq!(seconds(fast.schedule(fast.own_rate(), 0).expect("a good trace")), [0.0, 0.25, 1.5, 2.0]);
     assert!((fast.own_rate() - 1.5).abs() < 1e-12);
@@ -267,7 +267,7 @@ fn a_trace_that_is_not_in_order_is_refused_with_the_lines_or_put_in_order() {
     assert_eq!(
         refusal(&file, TraceOptions::default()),
         "`FILE` is not in order of arrival: line 4 is 1 s earlier than line 3, with 0 rows held to put them in order. \
-         Sort the file by time, or allow more rows to be reordered"
+         Sort the file by time, or hold more rows with `--trace-reorder`"
     );
     let sorted = survey(file.path(), TraceOptions { reorder: 1, ..TraceOptions::default() }).expect("one place is allowed");
     assert_eq!(requests(&sorted, 0, ROOMY, 4).iter().map(|request| request.output_tokens).collect::<Vec<_>>(), [1, 3, 2, 4]);
@@ -366,7 +366,7 @@ fn files_that_are_no_trace_are_refused_with_what_to_do() {
     }
     assert_eq!(
         "azur".parse::<TraceFormat>().expect_err("no such form").to_string(),
-        "`azur` is no trace format. Take `azure`, `burstgpt`, `mooncake` or `plain`"
+        "`azur` is no form of a trace. Take `azure`, `burstgpt`, `mooncake` or `plain`"
     );
 }
 

@@ -237,7 +237,7 @@ fn a_scaled_workload_is_smaller_and_says_so() {
 #[test]
 fn a_prefix_longer_than_the_context_is_refused() {
     let refused = preset("rag").source(0, Limits { max_context: 400, vocab_size: 32_000 }).err().expect("it does not fit").to_string();
-    assert!(refused.contains("shared prefix of `400` tokens") && refused.contains("scale the workload down"), "{refused}");
+    assert!(refused.contains("shared prefix of `400` tokens") && refused.contains("`--length-scale`"), "{refused}");
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::cli::weights::WeightsArgs;
+use crate::workload::fit::Caps;
+use crate::workload::trace::format::TraceFormat;
 
 /// Arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,7 +15,8 @@ use crate::cli::weights::WeightsArgs;
   plimsoll bench                                         the published method on what this node has
   plimsoll bench --model ./Llama-3.1-8B --workload rag   your checkpoint, another workload
   plimsoll bench --trace azure_conv.csv.gz --length-scale 0.05 --quick
-  plimsoll bench --slo ttft:p99<500ms,tpot:p95<30ms --budget 30m
+  plimsoll bench --trace azure_conv.csv.gz --trace-speed 2 --max-prompt-tokens 2000
+  plimsoll bench --slo 'ttft:p99<500ms,tpot:p95<30ms' --budget 30m
   plimsoll bench --resume latest                         go on with an interrupted run")]
 pub struct BenchArgs {
     /// Short windows, SLO at p90 relative to the idle latencies: under two minutes, indicative
@@ -96,21 +99,43 @@ pub struct TrafficArgs {
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     /// Multiply prompt and answer lengths, such as 0.1 for a small model
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", value_parser = parse_factor, allow_negative_numbers = true)]
     pub length_scale: Option<f64>,
+    /// Cut prompts to this length, shared prefix and history included; counted
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_prompt_tokens: Option<u32>,
+    /// Cut answers to this length; counted
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_output_tokens: Option<u32>,
     /// Arrivals of the open-loop levels: constant, poisson, gamma:BURSTINESS
     #[arg(long, value_name = "PROCESS", conflicts_with = "trace")]
     pub arrivals: Option<String>,
     /// Replay the trace's first N rows only
     #[arg(long, value_name = "N", requires = "trace")]
     pub trace_first: Option<u64>,
+    /// Begin the search at the trace's own stamps, run this many times as fast: is its own pace held?
+    #[arg(long, value_name = "FACTOR", requires = "trace", value_parser = parse_factor, allow_negative_numbers = true)]
+    pub trace_speed: Option<f64>,
+    /// Form of the trace: azure, burstgpt, mooncake, plain [default: by its columns]
+    #[arg(long, value_name = "FORM", requires = "trace")]
+    pub trace_format: Option<TraceFormat>,
+    /// Put rows in order that stand up to N places too early
+    #[arg(long, value_name = "N", requires = "trace", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub trace_reorder: u32,
+}
+
+impl TrafficArgs {
+    /// The lengths that were asked for.
+    pub fn caps(&self) -> Caps {
+        Caps { prompt_tokens: self.max_prompt_tokens, output_tokens: self.max_output_tokens }
+    }
 }
 
 /// How it is measured and judged.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "How it is measured")]
 pub struct MethodArgs {
-    /// Objectives, each judged on its own, such as ttft:p99<2000ms,tpot:p95<50ms
+    /// Objectives, each judged on its own, such as 'ttft:p99<2000ms,tpot:p95<50ms' (in quotes: `<` is the shell's too)
     #[arg(long, value_name = "SLO")]
     pub slo: Option<String>,
     /// Confirmation runs; 1 gives a bracket without an interval [default: 3, 2 with --quick]
@@ -178,6 +203,12 @@ pub enum OnCapArg {
     Wait,
     /// Be refused, which makes the level invalid.
     Refuse,
+}
+
+/// A number above 0.
+fn parse_factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse::<f64>().ok().filter(|factor| *factor > 0.0 && factor.is_finite());
+    factor.ok_or_else(|| format!("`{text}` is no factor above 0. Write it like 0.125 or 2"))
 }
 
 /// `90`, `90s`, `20m`, `1.5h`, `500ms`.

@@ -5,6 +5,9 @@ use anyhow::Context;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 
+/// What a law looks like.
+const EXAMPLE: &str = r#"{"law": "servers", "count": 1, "service": {"distribution": "exponential", "mean_s": 0.05}} (or "batching" with step_s, per_sequence_s, per_prefill_token_s, max_batch, chunk_tokens and kv_tokens)"#;
+
 /// The law called `name`, or the one in the JSON file of that name.
 ///
 /// # Errors
@@ -25,7 +28,15 @@ pub(super) fn named(name: &str) -> anyhow::Result<ServiceLaw> {
             let text = std::fs::read_to_string(file)
                 .with_context(|| format!("cannot read the service law `{file}`. Give `mm1`, `batching` or a JSON file"))
                 .exit_with(Exit::BadInput)?;
-            serde_json::from_str(&text).with_context(|| format!("`{file}` is no service law")).exit_with(Exit::BadInput)
+            read(&text).with_context(|| format!("`{file}` is no service law")).exit_with(Exit::BadInput)
         }
     }
+}
+
+/// A law as JSON.
+fn read(text: &str) -> anyhow::Result<ServiceLaw> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let law: ServiceLaw = serde_json::from_str(text).map_err(|error| anyhow::anyhow!("{error}. Write it like {EXAMPLE}"))?;
+    law.check().map_err(|wrong| anyhow::anyhow!("{wrong}. Write it like {EXAMPLE}"))?;
+    Ok(law)
 }

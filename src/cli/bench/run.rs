@@ -21,7 +21,7 @@ use crate::cli::progress::Drawn;
 use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
 use crate::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
 use crate::engine::kv_blocks::PrefixReuse;
-use crate::engine::loading::{LoadedModel, ShapeWish};
+use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use crate::record::SCHEMA_VERSION;
 use crate::record::node::NodeRecord;
 use crate::record::run::{RunRecord, RunStatus};
@@ -54,10 +54,14 @@ impl Prepared {
     pub(super) fn new(args: BenchArgs, node: NodeRecord, id: &str, mut drawn: Drawn) -> anyhow::Result<Self> {
         let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
+        // Whatever is wrong with the traffic is said before weights are loaded.
+        let traffic = choose::traffic(&args, &node)?;
         let (targets, clock): (Box<dyn Targets>, Box<dyn Clock>) = match args.target.target {
             TargetKind::Engine => {
+                let source = model(&args, seed)?;
+                choose::fitted(traffic.clone(), choose::limits(&source.config))?;
                 let clock = Monotonic::start();
-                (Box::new(engine(&args, &node, seed, clock, &mut drawn)?), Box::new(clock))
+                (Box::new(engine(source, &args, &node, clock, &mut drawn)?), Box::new(clock))
             }
             TargetKind::Null => (Box::new(NullTargets), Box::new(Monotonic::start())),
             TargetKind::Simulated => {
@@ -71,12 +75,13 @@ impl Prepared {
         } else {
             UNLIMITED
         };
-        let traffic = choose::traffic(&args, limits)?;
+        let traffic = choose::fitted(traffic, limits)?;
         let slo = match slo {
             Some(slo) => Some(slo),
             None => traffic.slo()?.or_else(|| summary::preset_slo(&identity.model)),
         };
-        let plan = plan(&args, seed, slo);
+        let first_rate = args.traffic.trace_speed.and_then(|_| traffic.own_rate());
+        let plan = Plan { first_rate, ..plan(&args, seed, slo) };
         let ceiling = (!clock.is_virtual()).then(ceiling::measure);
         Ok(Self { args, node, plan, traffic, targets, clock, ceiling, drawn })
     }
@@ -200,9 +205,11 @@ fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
     plan
 }
 
-fn engine(args: &BenchArgs, node: &NodeRecord, seed: u64, clock: Monotonic, drawn: &mut Drawn) -> anyhow::Result<EngineTargets> {
-    let name = choose::model(args);
-    let source = args.target.weights.open(&name, rng::derive(seed, "weights"))?;
+fn model(args: &BenchArgs, seed: u64) -> anyhow::Result<ModelSource> {
+    args.target.weights.open(&choose::model(args), rng::derive(seed, "weights"))
+}
+
+fn engine(source: ModelSource, args: &BenchArgs, node: &NodeRecord, clock: Monotonic, drawn: &mut Drawn) -> anyhow::Result<EngineTargets> {
     let arithmetic = match args.target.arithmetic {
         ArithmeticArg::F32 => Arithmetic::F32,
         ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,

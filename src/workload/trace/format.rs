@@ -105,7 +105,7 @@ impl fmt::Display for TraceFormat {
 
 /// The name is no trace format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no trace format. Take `azure`, `burstgpt`, `mooncake` or `plain`")]
+#[error("`{0}` is no form of a trace. Take `azure`, `burstgpt`, `mooncake` or `plain`")]
 pub struct UnknownFormat(pub String);
 
 impl FromStr for TraceFormat {

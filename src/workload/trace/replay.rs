@@ -3,7 +3,7 @@
 use crate::clock::Nanos;
 use crate::rng;
 use crate::workload::arrivals::Schedule;
-use crate::workload::fit::{Caps, Limits, Size, fit};
+use crate::workload::fit::{Limits, Size, fit};
 use crate::workload::lengths::scaled;
 use crate::workload::request::{Prompt, Request, RequestSource, Sampling, Segment, Tally};
 use crate::workload::trace::format::{BLOCK_TOKENS, TraceRow};
@@ -121,7 +121,7 @@ impl Trace {
     #[must_use]
     pub fn rate_note(&self, rate: f64) -> String {
         let recorded = self.own_rate() / self.options.speed;
-        format!("stamps of the trace run {:.4} times as fast as recorded: {recorded:.4} calls/s became {rate:.4}", rate / recorded)
+        format!("stamps of the trace, {:.4} times as fast as recorded: {recorded:.4} calls/s became {rate:.4}", rate / recorded)
     }
 
     /// Its calls from `start` on as requests for one level. Prompts share what their prefix blocks say, and nothing with another
@@ -173,15 +173,15 @@ impl RequestSource for TraceRequests {
         self.tally.broke_off.clone_from(&self.replay.broke_off);
         let row = row?;
         let id = self.tally.made;
-        let Caps { prompt_tokens, output_tokens } = self.replay.trace.options.caps;
+        let caps = self.replay.trace.options.caps;
         let mut prompt = self.prompt(&row, id);
         let asked = Size { fixed: 0, own: prompt.len(), output: scaled(row.output_tokens, self.replay.trace.options.scale) };
-        let Some(size) = fit(asked, Caps { prompt_tokens, output_tokens }, self.limits) else {
+        let Some(size) = fit(asked, caps, self.limits) else {
             self.tally.broke_off = Some(format!("a context of `{}` tokens holds no request", self.limits.max_context));
             return None;
         };
         cut(&mut prompt, size.own);
-        self.tally.count(size, size != asked);
+        self.tally.count(asked, caps, size);
         // A conversation that goes round is another one, as its prompts are.
         let session = row.session.map(|session| if self.replay.pass == 0 { session } else { rng::at(session, self.replay.pass) });
         let sampling = Sampling { seed: rng::at(self.sampling, id), ..Sampling::default() };

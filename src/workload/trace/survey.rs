@@ -70,7 +70,7 @@ pub enum TraceError {
     },
     /// The columns do not fit the form that was asked for.
     #[error(
-        "`{name}` lacks `{missing}`, which a trace of the form `{format}` has; its columns are `{columns}`. Name its real form, or leave it out to have it guessed"
+        "`{name}` lacks `{missing}`, which a trace of the form `{format}` has; its columns are `{columns}`. Name its real form with `--trace-format`, or leave that out to have it guessed"
     )]
     MissingColumns {
         /// File.
@@ -84,7 +84,7 @@ pub enum TraceError {
     },
     /// Stamps go backwards.
     #[error(
-        "`{name}` is not in order of arrival: line {line} is {early_s} s earlier than line {after}, with {reorder} rows held to put them in order. Sort the file by time, or allow more rows to be reordered"
+        "`{name}` is not in order of arrival: line {line} is {early_s} s earlier than line {after}, with {reorder} rows held to put them in order. Sort the file by time, or hold more rows with `--trace-reorder`"
     )]
     Unsorted {
         /// File.
@@ -150,7 +150,7 @@ impl Trace {
         }
         let table = open()?;
         let name = table.source().to_string();
-        if !table.source().can_be_read_again() {
+        if table.source().is_stream() {
             return Err(TraceError::OnlyOnce { name });
         }
         let mut rows = TraceRows::new(table, &options)?;

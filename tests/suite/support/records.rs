@@ -53,6 +53,8 @@ pub(crate) fn run(id: &str) -> RunRecord {
             mean_output_tokens: 20.0,
             arrivals: "poisson".to_owned(),
             source: "a test".to_owned(),
+            mix: None,
+            trace: None,
             labels: vec![],
             hash: "00".to_owned(),
         },
