@@ -94,7 +94,7 @@ impl Bench<'_> {
     ) -> anyhow::Result<LevelRecord> {
         let process = self.traffic.arrivals(calls_per_s);
         let spec = self.spec(purpose, Offered::Open { calls_per_s, process });
-        let schedule = self.traffic.schedule(calls_per_s, spec.seed)?;
+        let schedule = self.traffic.schedule(calls_per_s, spec.seed, self.plan.windows.steady())?;
         let when = When::Open { schedule, cap: self.plan.cap, on_cap: self.plan.on_cap() };
         let mut judge = OpenJudge::new(self.plan.windows, slo, aim, calls_per_s, rng::derive(spec.seed, "bootstrap"));
         let bin = open::bin(&self.plan.windows);

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::clock::Nanos;
 use crate::record::run::WorkloadRecord;
 use crate::record::slo::{Slo, SloError, SloSource};
 use crate::workload::arrivals::Schedule;
@@ -27,11 +28,11 @@ pub trait Traffic {
     /// When the traffic cannot be made, such as from a trace that cannot be read again.
     fn requests(&self, seed: u64) -> anyhow::Result<Box<dyn RequestSource>>;
 
-    /// Arrivals at a mean of `calls_per_s`.
+    /// Arrivals at a mean of `calls_per_s`, also over every `steady` of them where they are recorded.
     ///
     /// # Errors
     /// When the traffic cannot be made.
-    fn schedule(&self, calls_per_s: f64, seed: u64) -> anyhow::Result<Schedule>;
+    fn schedule(&self, calls_per_s: f64, seed: u64, steady: Nanos) -> anyhow::Result<Schedule>;
 }
 
 /// A workload or trace, fitted to what a model allows.
@@ -108,7 +109,7 @@ impl Traffic for Chosen {
             mean_output_tokens: self.mix.output_tokens.mean,
             arrivals: match &self.source {
                 Source::Drawn(workload) => workload.arrivals.to_string(),
-                Source::Recorded(_) => "the trace's own gaps, rescaled to the offered rate".to_owned(),
+                Source::Recorded(_) => "the trace's own gaps, stretched to the offered rate".to_owned(),
             },
             source,
             mix: Some(self.mix.clone()),
@@ -129,7 +130,7 @@ impl Traffic for Chosen {
         Ok(self.source.source(seed, self.limits)?)
     }
 
-    fn schedule(&self, calls_per_s: f64, seed: u64) -> anyhow::Result<Schedule> {
-        Ok(self.source.schedule(calls_per_s, seed)?)
+    fn schedule(&self, calls_per_s: f64, seed: u64, steady: Nanos) -> anyhow::Result<Schedule> {
+        Ok(self.source.schedule(calls_per_s, seed, steady)?)
     }
 }

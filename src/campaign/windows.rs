@@ -81,6 +81,13 @@ impl Windows {
         }
     }
 
+    /// Over how long the rate of recorded arrivals is held: a window, which begins anywhere, sees the offered rate within a
+    /// few percent.
+    #[must_use]
+    pub fn steady(&self) -> Nanos {
+        Nanos(self.window_min.0 / 4)
+    }
+
     /// The shortest block for requests that take `e2e_p95`: a request and the ones it delays fall into one block.
     #[must_use]
     pub fn block(&self, e2e_p95: Nanos) -> Nanos {

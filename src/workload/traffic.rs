@@ -1,5 +1,6 @@
 //! Drawn or recorded, traffic is asked the same questions: which requests, when, and of what mix.
 
+use crate::clock::Nanos;
 use crate::rng;
 use crate::workload::arrivals::Schedule;
 use crate::workload::fit::Limits;
@@ -55,11 +56,12 @@ impl Traffic {
         }
     }
 
-    /// The arrivals of the open-loop level of this seed at `rate` calls/s. A trace has one order of arrivals; the seed says where it starts.
-    pub fn schedule(&self, rate: f64, seed: u64) -> Result<Schedule, TrafficError> {
+    /// The arrivals of the open-loop level of this seed at `rate` calls/s. A trace has one order of arrivals; the seed says where it
+    /// starts, and its rate is held over every `steady`.
+    pub fn schedule(&self, rate: f64, seed: u64, steady: Nanos) -> Result<Schedule, TrafficError> {
         match self {
             Self::Drawn(workload) => Ok(workload.arrivals.schedule(rate, rng::derive(seed, "arrivals"))),
-            Self::Recorded(trace) => Ok(trace.schedule(rate, trace.start(seed))?),
+            Self::Recorded(trace) => Ok(trace.steady_schedule(rate, trace.start(seed), steady)?),
         }
     }
 

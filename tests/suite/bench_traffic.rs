@@ -75,7 +75,7 @@ fn a_trace_is_replayed_with_speed_caps_and_order_as_asked_and_the_report_says_wh
     let text = stdout(&run(["runs", "show", "--data-dir", folder.path().to_str().unwrap()]));
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(flat.contains("299 calls in 30 s") && flat.contains("1 lines rejected: zero-length prompt"), "{text}");
-    assert!(flat.contains("arrivals: the trace's own gaps, rescaled to the offered rate"), "{text}");
+    assert!(flat.contains("arrivals: the trace's own gaps, stretched to the offered rate"), "{text}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl Traffic for Plain {
         Ok(Box::new(Numbered { next: 0, output_tokens: self.output_tokens }))
     }
 
-    fn schedule(&self, calls_per_s: f64, seed: u64) -> anyhow::Result<Schedule> {
+    fn schedule(&self, calls_per_s: f64, seed: u64, _steady: Nanos) -> anyhow::Result<Schedule> {
         let mut stream = rng::stream(rng::derive(seed, "arrivals"), "gaps");
         let mut at = 0.0;
         Ok(Box::new(std::iter::repeat_with(move || {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use plimsoll::clock::Nanos;
 use plimsoll::table::read::Table;
 use plimsoll::table::source::Source;
 use plimsoll::workload::fit::Limits;
@@ -99,4 +100,20 @@ fn the_conversation_trace_repeats_what_its_block_ids_say() {
     assert_eq!((mix.requests, mix.capped_share), (12_031, 0.0));
     assert!((mix.repeated_share - repeated as f64 / tokens as f64).abs() < 1e-12, "{}", mix.repeated_share);
     assert!(mix.repeated_share > 0.3, "{}", mix.repeated_share);
+}
+
+/// A minute at 8 calls/s, as a level of the full method holds the rate: 480 calls, give or take what bursts at both ends of the window
+/// bring. Over the whole trace alone they would be 300 to 750 of the conversation trace.
+#[test]
+fn a_level_sees_the_rate_that_it_offers_whichever_part_of_a_real_trace_it_enters() {
+    for name in ["azure_llm_2023_conv.csv.gz", "mooncake_conversation.jsonl.gz", "mooncake_synthetic.jsonl.gz"] {
+        let Some(path) = real(name) else { return };
+        let trace = surveyed(path);
+        for seed in 0..12 {
+            let schedule = trace.steady_schedule(8.0, trace.start(seed), Nanos::from_secs(15)).expect("a good trace");
+            let (from, to) = (Nanos::from_secs(7), Nanos::from_secs(67));
+            let calls = schedule.take_while(|at| *at < to).filter(|at| *at >= from).count();
+            assert!((440..=520).contains(&calls), "{name}, seed {seed}: {calls} calls in a window of 480");
+        }
+    }
 }

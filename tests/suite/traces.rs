@@ -194,7 +194,7 @@ fn a_burst_arrives_with_the_requests_that_made_it() {
     for seed in 0..20 {
         let mut source = traffic.source(seed, ROOMY).expect("a good trace");
         let prompts: Vec<u32> = std::iter::from_fn(|| source.next_request()).map(|request| request.prompt.len()).collect();
-        let stamps = seconds(traffic.schedule(1.0, seed).expect("a good trace"));
+        let stamps = seconds(traffic.schedule(1.0, seed, Nanos::from_secs(40)).expect("a good trace"));
         let close = |pair: &[f64]| pair[1] - pair[0] < 0.5;
         let agree = stamps.windows(2).zip(&prompts[1..]).filter(|(pair, prompt)| close(pair) == (**prompt == 900)).count();
         // Only the gap at which the trace goes round is another one.

@@ -5,6 +5,7 @@
 
 pub mod format;
 pub mod options;
+mod pace;
 pub mod replay;
 pub mod rows;
 pub mod survey;

@@ -8,8 +8,12 @@ use crate::workload::lengths::scaled;
 use crate::workload::request::{Prompt, Request, RequestSource, Sampling, Segment, Tally};
 use crate::workload::trace::format::{BLOCK_TOKENS, TraceRow};
 use crate::workload::trace::options::AtEnd;
+use crate::workload::trace::pace::paced;
 use crate::workload::trace::rows::TraceRows;
 use crate::workload::trace::survey::{Trace, TraceError};
+
+/// Calls over which the rate is held steady at least: fewer have no burst to speak of.
+const STEADY_CALLS: f64 = 32.0;
 
 /// The calls that are replayed, pass after pass, from one in the middle on.
 struct Replay {
@@ -115,6 +119,13 @@ impl Trace {
             let since = (i128::from(row.at) - i128::from(start_at)) as f64 + replay.pass as f64 * period;
             Some(Nanos((since * factor).round() as u64))
         })))
+    }
+
+    /// The same at a mean of `rate` calls/s over every `steady`, so that a level sees the rate that it offers whichever part of the
+    /// trace it enters: bursts shorter than that keep their shape.
+    pub fn steady_schedule(&self, rate: f64, start: u64, steady: Nanos) -> Result<Schedule, TraceError> {
+        let calls = (rate * steady.as_secs_f64()).ceil().max(STEADY_CALLS) as usize;
+        Ok(Box::new(paced(self.schedule(rate, start)?, rate, calls)))
     }
 
     /// What [`Self::schedule`] does to the trace, in words for the report.
