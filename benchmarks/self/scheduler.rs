@@ -107,7 +107,7 @@ fn main() {
         // Contexts of 512 to about 1400 tokens.
         decode(&format!("prefix reuse {prefix_reuse:?}"), &mut engine, &clock, 850);
     }
-    let Some(mut engine) = engine(13_500, 512, PrefixReuse::On) else { return };
+    let Some(mut engine) = engine(14_000, 512, PrefixReuse::On) else { return };
     add(&mut engine, request(SEQUENCES, LONG, 1));
     while !engine.is_idle() {
         step(&mut engine, &clock);

@@ -135,6 +135,9 @@ proptest! {
     ) {
         let mut pool = KvBlocks::new(blocks, BLOCK_SIZE, reuse);
         let mut live: Vec<Sequence> = Vec::new();
+        // One that waits all the while and is asked again and again: the answer is that of one asked for the first time.
+        let long: Vec<u32> = (0..21).map(|place| if place < 8 { 1 } else { 2 }).collect();
+        let mut waiting = sequence(u64::MAX, &long);
         for (key, (act, which, length, token)) in acts.into_iter().enumerate() {
             match act {
                 0 => {
@@ -167,6 +170,7 @@ proptest! {
                 _ => {}
             }
             recount(&pool, &live);
+            prop_assert_eq!(pool.can_allocate(&mut waiting, 1), pool.can_allocate(&mut sequence(u64::MAX, &long), 1));
         }
         for mut gone in live {
             pool.deallocate(&mut gone);

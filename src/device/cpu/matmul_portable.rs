@@ -1,5 +1,5 @@
-//! Matrix products for processors without kernels of their own: dot products in vector lanes for few rows, the
-//! `gemm` crate over panels widened to f32 for many.
+//! Matrix products for processors without kernels of their own, and of so many rows that the crate is faster on any: dot
+//! products in vector lanes for few rows, the `gemm` crate over panels widened to f32 for many.
 
 use pulp::Arch;
 
