@@ -1,14 +1,17 @@
 //! The order of a run: reference, sweep, search, confirmation, load-latency curve, reference again; then the headline.
 
+use anyhow::Context;
+
 use crate::campaign::confirmation::{Confirmation, ConfirmationSpec, Confirmed, ConfirmedLevel, Next};
 use crate::campaign::crossing::{Counted, LevelShares};
 use crate::campaign::headline;
 use crate::campaign::measure::{Bench, Halt};
 use crate::campaign::open::Aim;
+use crate::campaign::plan::ROOM;
 use crate::campaign::progress::Progress;
 use crate::campaign::search::{Found, Probed, Search, SearchSpec, Step, Stop};
 use crate::campaign::sweep::{Shown, Sweep};
-use crate::campaign::targets::Targets;
+use crate::campaign::targets::{Held, Targets};
 use crate::clock::Nanos;
 use crate::record::level::{LevelRecord, ObjectiveJudgement, Offered, Purpose};
 use crate::record::run::{Drift, Headline};
@@ -16,7 +19,7 @@ use crate::record::slo::{Objective, Slo, SloMetric, SloSource};
 use crate::record::verdict::Outcome;
 use crate::rng;
 use crate::stats::share::Block;
-use crate::target::Target;
+use crate::store::request_log::estimated_bytes;
 
 /// Most probes of one search.
 const PROBES_MAX: usize = 24;
@@ -29,19 +32,24 @@ const QUICK_PERCENTILE: f64 = 90.0;
 /// The lowest rate worth searching, as a share of the plateau.
 const MINIMUM: f64 = 1.0 / 64.0;
 
+/// About what the request log keeps up with, requests/s.
+const LOGGED_PER_S: f64 = 20_000.0;
+
 /// What a campaign came to, beside its levels.
 #[derive(Debug, Default)]
 pub struct Result {
     /// The objectives that were used.
     pub slo: Option<Slo>,
-    /// The reference, first and last.
+    /// The reference, first and last; `None` where they cannot be compared.
     pub drift: Option<Drift>,
     /// The number; `None` when the campaign was halted before the search.
     pub headline: Option<Headline>,
     /// Why it stopped early.
     pub halted: Option<Halt>,
-    /// Time to first token of the first reference request, milliseconds.
+    /// Time to first token of the very first request, milliseconds.
     pub first_request_ms: Option<f64>,
+    /// What windows were multiplied by for the budget, where they were.
+    pub pace: Option<f64>,
 }
 
 /// Runs the campaign. Levels are in `bench.levels`, also when it is halted.
@@ -50,59 +58,130 @@ pub struct Result {
 /// When a target cannot be made, or a level cannot be measured or saved; what was saved stays.
 pub fn run(bench: &mut Bench<'_>, targets: &mut dyn Targets) -> anyhow::Result<Result> {
     let mut result = Result::default();
-    let done = stages(bench, targets, &mut result);
-    match done {
-        Ok(()) => {}
-        Err(error) => match error.downcast_ref::<Halt>() {
-            Some(halt) => result.halted = Some(*halt),
-            None => return Err(error),
-        },
-    }
-    if result.headline.is_none() && result.halted == Some(Halt::Budget) {
-        result.headline = Some(headline::out_of_budget());
-    }
+    let halted = unless_halted(stages(bench, &mut Held::of(targets), &mut result))?;
+    result.halted = result.halted.or(halted);
+    result.first_request_ms = bench.first_request_ms;
+    result.pace = (bench.pace < 1.0).then_some(bench.pace);
     Ok(result)
 }
 
-fn stages(bench: &mut Bench<'_>, targets: &mut dyn Targets, result: &mut Result) -> anyhow::Result<()> {
-    let mut target = targets.fresh()?;
-    let first = bench.closed(&mut *target, reference("first"), 1, bench.plan.slo.clone().as_ref())?;
-    result.first_request_ms = first.latency.ttft_service.raw.max;
+/// A halt is an end of a campaign, not a failure of it.
+fn unless_halted(done: anyhow::Result<()>) -> anyhow::Result<Option<Halt>> {
+    match done {
+        Ok(()) => Ok(None),
+        Err(error) => error.downcast_ref::<Halt>().copied().map(Some).ok_or(error),
+    }
+}
+
+fn stages(bench: &mut Bench<'_>, target: &mut Held<'_>, result: &mut Result) -> anyhow::Result<()> {
+    let first = bench.closed(target.alive()?, reference("first"), 1, bench.plan.slo.clone().as_ref())?;
     let slo = match &bench.plan.slo {
         Some(slo) => slo.clone(),
         None => relative_slo(&first),
     };
     bench.watcher.tell(Progress::Note(format!("SLO {slo}")));
     result.slo = Some(slo.clone());
+    let first_request_ms = bench.first_request_ms;
+    bench.journal.learn(|run| {
+        run.slo = Some(slo.clone());
+        run.cold_start.first_request_ms = run.cold_start.first_request_ms.or(first_request_ms);
+    })?;
 
-    let plateau = sweep(bench, targets, &mut *target, &slo)?;
-    drop(target);
-    let found = search(bench, targets, &slo, plateau)?;
-    let confirmed = match found.rate {
-        Some(rate) if found.stop != Stop::Undecided => Some(confirm(bench, targets, &slo, rate)?),
-        _ => None,
-    };
-    let devices = f64::from(targets.identity().devices.max(1));
-    let mut number = headline::of(&found, confirmed.as_ref(), &bench.levels, devices);
-    result.headline = Some(number.clone());
-    if let Some(rate) = number.throughput_per_gpu {
-        curve(bench, targets, &slo, rate * devices)?;
+    match unless_halted(under_load(bench, target, &slo, &first, result))? {
+        Some(Halt::Budget) => {
+            result.halted = Some(Halt::Budget);
+            if result.headline.as_ref().is_none_or(|headline| headline.throughput_per_gpu.is_none()) {
+                result.headline = Some(headline::out_of_budget(result.headline.take()));
+            }
+        }
+        Some(halt) => return Err(halt.into()),
+        None => {}
     }
-
-    let mut target = targets.fresh()?;
-    let last = bench.closed(&mut *target, reference("last"), 1, Some(&slo))?;
-    let drift = drift(&first, &last, bench.plan.drift_limit);
-    result.drift = Some(drift);
-    headline::judge_drift(&mut number, &drift);
+    let Some(mut number) = result.headline.clone().filter(|number| number.throughput_per_gpu.is_some() || number.bracket.is_some()) else {
+        return Ok(());
+    };
+    target.renew();
+    let last = bench.closed(target.alive()?, reference("last"), 1, Some(&slo))?;
+    let comparable = first.verdict.is_valid() && last.verdict.is_valid();
+    result.drift = Some(drift(&first, &last, bench.plan.drift_limit)).filter(|drift| comparable && drift.change().is_finite());
+    if let Some(drift) = &result.drift {
+        headline::judge_drift(&mut number, drift);
+    }
+    bench.journal.learn(|run| {
+        run.drift = result.drift;
+        run.headline = Some(number.clone());
+    })?;
     result.headline = Some(number);
     Ok(())
+}
+
+/// All between the two references. What is found is in `result` as soon as it is known.
+fn under_load(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, first: &LevelRecord, result: &mut Result) -> anyhow::Result<()> {
+    let e2e_s = first.latency.e2e.raw.mean.unwrap_or(0.0) / 1000.0;
+    // Nobody knows yet what the target can do at once: a few times what it does one by one.
+    let guess = bench.plan.expected(e2e_s, 4.0 * first.throughput.calls_per_s, 1.0).total_s();
+    bench.watcher.tell(Progress::Begins { expected_s: bench.plan.budget.map_or(guess, |budget| guess.min(budget.as_secs_f64())) });
+    let (plan, alone) = (bench.plan, first.throughput.calls_per_s);
+    bench.keep_to_budget(|pace| plan.expected(e2e_s, 4.0 * alone, pace).total_s());
+    require_room(bench, guess, alone)?;
+
+    let plateau = sweep(bench, target, slo)?;
+    let expected = move |pace| plan.expected(e2e_s, plateau, pace);
+    bench.keep_to_budget(|pace| expected(pace).after_sweep_s());
+    target.renew();
+    if plateau <= 0.0 && bench.levels.iter().any(|level| level.verdict.is_valid()) {
+        // Not one request completes, one at a time: there is no lower load to try.
+        let number = headline::of(
+            &Found { stop: Stop::SloUnmetAtMinimum, rate: None, pass: None, fail: None, gap: None, probes: 0 },
+            None,
+            &[],
+            1.0,
+        );
+        result.headline =
+            Some(Headline { explanation: "the target completes nothing, not even one request at a time".to_owned(), ..number });
+        return Ok(());
+    }
+    let found = search(bench, target, slo, plateau, result)?;
+    let devices = target.devices();
+    let mut number = headline::of(&found, None, &bench.levels, devices);
+    bench.journal.learn(|run| run.headline = Some(number.clone()))?;
+    result.headline = Some(number.clone());
+    if result.halted.is_some() {
+        return Err(Halt::Budget.into());
+    }
+    if let Some(rate) = found.rate.filter(|_| found.stop != Stop::Undecided) {
+        // The curve comes last and has what is left: it moves no number.
+        bench.keep_to_budget(|pace| ROOM * expected(pace).confirmation_s + expected(pace).reference_s);
+        let confirmed = confirm(bench, target, slo, rate, result)?;
+        number = headline::of(&found, Some(&confirmed), &bench.levels, devices);
+        bench.journal.learn(|run| run.headline = Some(number.clone()))?;
+        result.headline = Some(number.clone());
+        if result.halted.is_some() {
+            return Err(Halt::Budget.into());
+        }
+    }
+    match number.throughput_per_gpu {
+        Some(rate) => curve(bench, target, slo, rate * devices),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to send load for hours only to find the disk full.
+fn require_room(bench: &Bench<'_>, expected_s: f64, calls_per_s: f64) -> anyhow::Result<()> {
+    let tokens = bench.traffic.record().mean_output_tokens;
+    // A float-to-integer `as` saturates, and NaN becomes 0.
+    let requests = (expected_s * calls_per_s.min(LOGGED_PER_S)) as u64;
+    bench
+        .journal
+        .require_room(estimated_bytes(requests, tokens))
+        .context("cannot keep every request of such a run (`--no-request-log` keeps none)")
 }
 
 /// How far the reference moved, beside what its own precision explains.
 fn drift(first: &LevelRecord, last: &LevelRecord, limit: f64) -> Drift {
     let half_width = |level: &LevelRecord| {
         let interval = level.throughput.interval?;
-        Some(0.5 * (interval.high - interval.low) / level.throughput.calls_per_s)
+        Some(0.5 * (interval.high - interval.low) / level.throughput.calls_per_s).filter(|width| width.is_finite())
     };
     let noise = half_width(first).zip(half_width(last)).map_or(0.0, |(first, last)| first.hypot(last));
     Drift { first: first.throughput.output_tokens_per_s, last: last.throughput.output_tokens_per_s, limit, noise }
@@ -129,12 +208,12 @@ fn relative_slo(reference: &LevelRecord) -> Slo {
 }
 
 /// Rising concurrency. Returns the plateau, calls/s: where the search starts, and never what it finds.
-fn sweep(bench: &mut Bench<'_>, targets: &mut dyn Targets, target: &mut dyn Target, slo: &Slo) -> anyhow::Result<f64> {
-    let limit = bench.plan.most_concurrency.min(targets.most_in_flight());
+fn sweep(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo) -> anyhow::Result<f64> {
+    let limit = bench.plan.most_concurrency.min(target.most_in_flight());
     let mut sweep = Sweep::new(limit, bench.plan.fill_levels);
     let mut plateau = 0.0_f64;
     while let Some(concurrency) = sweep.next_level() {
-        let level = bench.closed(target, Purpose::Sweep, concurrency, Some(slo))?;
+        let level = bench.closed(target.alive()?, Purpose::Sweep, concurrency, Some(slo))?;
         if level.verdict.is_valid() {
             plateau = plateau.max(level.throughput.calls_per_s);
         }
@@ -152,7 +231,8 @@ fn sweep(bench: &mut Bench<'_>, targets: &mut dyn Targets, target: &mut dyn Targ
     Ok(plateau)
 }
 
-fn search(bench: &mut Bench<'_>, targets: &mut dyn Targets, slo: &Slo, plateau: f64) -> anyhow::Result<Found> {
+/// The search as far as the budget goes; `result.halted` says if it ended there.
+fn search(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, plateau: f64, result: &mut Result) -> anyhow::Result<Found> {
     let start = if plateau > 0.0 { plateau / 2.0 } else { 1.0 };
     let (minimum, maximum) = (start * MINIMUM, bench.ceiling.map_or(start * 64.0, |ceiling| (0.5 * ceiling).max(start)));
     let mut search = Search::new(SearchSpec {
@@ -164,27 +244,28 @@ fn search(bench: &mut Bench<'_>, targets: &mut dyn Targets, slo: &Slo, plateau: 
         allowed: allowed(slo),
         seed: rng::derive(bench.plan.seed, "search"),
     });
-    let mut target = targets.fresh()?;
-    loop {
+    let found = loop {
         match search.next() {
-            Step::Done(found) => {
-                bench.watcher.tell(Progress::Note(headline::in_words(&found)));
-                return Ok(found);
-            }
-            Step::Probe { rate, .. } => {
-                let level = match bench.open(&mut *target, Purpose::Search, rate, slo, Aim::Decide) {
-                    Ok(level) => level,
-                    Err(error) if error.downcast_ref::<Halt>() == Some(&Halt::Budget) => return Ok(search.out_of_budget()),
-                    Err(error) => return Err(error),
-                };
-                let outcome = if bench.plan.quick { likely_outcome(&level) } else { outcome(&level) };
-                search.report(Probed { level: shares(&level, rate), outcome });
-            }
+            Step::Done(found) => break found,
+            Step::Probe { rate, .. } => match bench.open(target.alive()?, Purpose::Search, rate, slo, Aim::Decide) {
+                Ok(level) => {
+                    // Short windows decide little.
+                    let outcome = if bench.plan.quick || bench.pace < 1.0 { likely_outcome(&level) } else { outcome(&level) };
+                    search.report(Probed { level: shares(&level, rate), outcome });
+                }
+                Err(error) => {
+                    result.halted = out_of_budget(error)?;
+                    break search.out_of_budget();
+                }
+            },
         }
-    }
+    };
+    bench.watcher.tell(Progress::Note(headline::in_words(&found)));
+    Ok(found)
 }
 
-fn confirm(bench: &mut Bench<'_>, targets: &mut dyn Targets, slo: &Slo, found: f64) -> anyhow::Result<Confirmed> {
+/// Confirmation as far as the budget goes; `result.halted` says if it ended there.
+fn confirm(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, found: f64, result: &mut Result) -> anyhow::Result<Confirmed> {
     let mut confirmation = Confirmation::new(ConfirmationSpec {
         found,
         runs: bench.plan.windows.confirmation_runs,
@@ -193,28 +274,38 @@ fn confirm(bench: &mut Bench<'_>, targets: &mut dyn Targets, slo: &Slo, found: f
         allowed: allowed(slo),
         seed: rng::derive(bench.plan.seed, "confirmation"),
     });
-    let mut fresh: Option<(u32, Box<dyn Target>)> = None;
+    let mut before = None;
     loop {
         match confirmation.next() {
             Next::Done(confirmed) => return Ok(confirmed),
             Next::Measure { run, rate, .. } => {
-                if fresh.as_ref().is_none_or(|(of, _)| *of != run) {
-                    // The old engine goes before the new one comes: their caches need not fit side by side.
-                    drop(fresh.take());
-                    fresh = Some((run, targets.fresh()?));
+                if before.replace(run) != Some(run) {
+                    target.renew();
                 }
-                let Some((_, target)) = &mut fresh else { continue };
-                let level = bench.open(&mut **target, Purpose::Confirmation { run }, rate, slo, Aim::Confirm)?;
-                confirmation.report(ConfirmedLevel { run, level: shares(&level, rate), outcome: outcome(&level) });
+                match bench.open(target.alive()?, Purpose::Confirmation { run }, rate, slo, Aim::Confirm) {
+                    Ok(level) => confirmation.report(ConfirmedLevel { run, level: shares(&level, rate), outcome: outcome(&level) }),
+                    Err(error) => {
+                        result.halted = out_of_budget(error)?;
+                        return Ok(confirmation.out_of_budget());
+                    }
+                }
             }
         }
     }
 }
 
-fn curve(bench: &mut Bench<'_>, targets: &mut dyn Targets, slo: &Slo, rate: f64) -> anyhow::Result<()> {
-    let mut target = targets.fresh()?;
+/// A spent budget ends a stage with what it found; everything else ends the campaign.
+fn out_of_budget(error: anyhow::Error) -> anyhow::Result<Option<Halt>> {
+    match error.downcast_ref::<Halt>() {
+        Some(Halt::Budget) => Ok(Some(Halt::Budget)),
+        _ => Err(error),
+    }
+}
+
+fn curve(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, rate: f64) -> anyhow::Result<()> {
+    target.renew();
     for share in bench.plan.curve.clone() {
-        bench.open(&mut *target, Purpose::Curve, rate * share, slo, Aim::Confirm)?;
+        bench.open(target.alive()?, Purpose::Curve, rate * share, slo, Aim::Confirm)?;
     }
     Ok(())
 }
@@ -235,7 +326,7 @@ fn shares(level: &LevelRecord, rate: f64) -> LevelShares {
     LevelShares { rate, objectives: level.slo.objectives.iter().map(counted).collect() }
 }
 
-/// `--quick` finds its way by the likelier of the two where its short windows decide nothing: confirmation decides.
+/// `--quick` and a shortening budget find their way by the likelier of the two where short windows decide nothing: confirmation decides.
 fn likely_outcome(level: &LevelRecord) -> Option<Outcome> {
     let outcome = outcome(level)?;
     let within = |objective: &ObjectiveJudgement| objective.miss_share <= objective.objective.allowed_miss_share();

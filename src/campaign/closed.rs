@@ -44,6 +44,13 @@ impl ClosedWindows {
         Self { min: Nanos::from_millis(800), max: Nanos::from_millis(1200), precision: 0.03, warm_up_max: Nanos::from_secs(10) }
     }
 
+    /// Windows multiplied by `factor`, above 0, for a `--budget`.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        let scale = |length: Nanos| Nanos::from_secs_f64(length.as_secs_f64() * factor);
+        Self { min: scale(self.min), max: scale(self.max), ..self }
+    }
+
     /// Width of the bins of a level's series.
     #[must_use]
     pub fn bin(&self) -> Nanos {
@@ -86,8 +93,8 @@ impl Judge for ClosedJudge {
     }
 
     fn warms_up(&mut self, ended: &Brief) {
-        let Some(latency) = ended.e2e() else { return };
-        self.e2e.push(latency.0);
+        let latency = ended.e2e();
+        self.e2e.extend(latency.map(|latency| latency.0));
         let wave = if ended.id < u64::from(self.concurrency) { Wave::Initial } else { Wave::Later };
         if let Some(warm_up) = &mut self.warm_up {
             warm_up.observe_end(latency, wave);
@@ -96,10 +103,7 @@ impl Judge for ClosedJudge {
 
     fn settled(&mut self, now: Nanos, pulse: Pulse) -> Settled {
         let Some(warm_up) = &mut self.warm_up else { return Settled::NotYet };
-        while warm_up.step_due() <= now {
-            warm_up.observe_step(pulse.in_flight, pulse.tokens);
-        }
-        let progress = warm_up.progress(now);
+        let Some(progress) = warm_up.catch_up(now, pulse.in_flight, pulse.tokens) else { return Settled::NotYet };
         let median = quantile::of_nanos(&mut self.e2e, 0.5).unwrap_or(0);
         let window = self.windows.min.max(Nanos(WINDOW_E2E * median));
         match progress {

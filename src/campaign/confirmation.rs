@@ -142,6 +142,15 @@ impl Confirmation {
         Next::Done(self.conclude(Status::Undecided))
     }
 
+    /// What is known if no more time is given: bounds, unless it happens to be over.
+    #[must_use]
+    pub fn out_of_budget(&self) -> Confirmed {
+        match self.next() {
+            Next::Done(confirmed) => confirmed,
+            Next::Measure { .. } => self.conclude(Status::Undecided),
+        }
+    }
+
     /// The first of `rates` that run has no valid level of. Each run begins with another of them, so that a drift of the
     /// machine within a run falls on all rates alike.
     fn missing(&self, run: u32, rates: &[f64]) -> Option<Next> {

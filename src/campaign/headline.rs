@@ -38,13 +38,17 @@ pub fn of(found: &Found, confirmed: Option<&Confirmed>, levels: &[LevelRecord], 
     }
 }
 
-/// What there is to say when the budget was spent before the search ended.
+/// What there is to say when the budget was spent before there was a number: bounds that were found stay.
 #[must_use]
-pub fn out_of_budget() -> Headline {
+pub fn out_of_budget(so_far: Option<Headline>) -> Headline {
+    let so_far = so_far.unwrap_or_else(nothing);
+    let known = if so_far.explanation.is_empty() { String::new() } else { format!("{}; ", so_far.explanation) };
     Headline {
         status: HeadlineStatus::OutOfBudget,
-        explanation: "the budget was spent before the search ended. Give more time with `--budget`, or resume the run".to_owned(),
-        ..nothing()
+        throughput_per_gpu: None,
+        interval: None,
+        explanation: format!("{known}the budget was spent first. Go on with `plimsoll bench --resume ID --budget TIME`"),
+        ..so_far
     }
 }
 
@@ -82,8 +86,8 @@ pub fn in_words(found: &Found) -> String {
 fn unconfirmed(found: &Found, devices: f64) -> Headline {
     let status = match found.stop {
         Stop::SloUnmetAtMinimum => HeadlineStatus::SloUnmetAtMinimum,
+        Stop::Undecided | Stop::Budget if found.probes > 0 && found.pass.is_none() && found.fail.is_none() => HeadlineStatus::NoValidBound,
         Stop::Budget => HeadlineStatus::OutOfBudget,
-        Stop::Undecided if found.pass.is_none() && found.fail.is_none() => HeadlineStatus::NoValidBound,
         Stop::Converged | Stop::Undecided | Stop::GeneratorCeiling => HeadlineStatus::Undecided,
     };
     let bracket = found.pass.zip(found.fail).map(|(pass, fail)| (pass / devices, fail / devices));

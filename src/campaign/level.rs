@@ -1,7 +1,7 @@
 //! Measures one load level: drives the target under a judge's rules and writes down what was seen, with its verdict.
 
 use crate::campaign::tally::{self, Brief};
-use crate::campaign::validity::{self, Measured};
+use crate::campaign::validity::{self, Course, Measured};
 use crate::campaign::watch::Watched;
 use crate::load::Driven;
 use crate::record::SCHEMA_VERSION;
@@ -90,7 +90,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         virtual_time: seen.virtual_time,
     });
     let throughput = throughput(&seen, window_s, open_loop);
-    let outcome = outcome(&seen.judged, &watched.cohort);
+    let outcome = outcome(&seen.judged, watched);
     LevelRecord {
         schema_version: SCHEMA_VERSION,
         index: seen.spec.index,
@@ -118,6 +118,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         telemetry: seen.telemetry,
         verdict: Verdict { invalid, outcome },
         request_log_bytes: 0,
+        unlogged_requests: 0,
     }
 }
 
@@ -176,7 +177,7 @@ fn slo_judgement(seen: &Seen<'_>, window_s: f64) -> SloJudgement {
         objectives,
         joint_attainment: good as f64 / cohort.len().max(1) as f64,
         goodput_calls_per_s: if window_s > 0.0 { good as f64 / window_s } else { 0.0 },
-        undecided: seen.judged.undecided.clone(),
+        undecided: if seen.watched.course == Course::Failing { String::new() } else { seen.judged.undecided.clone() },
     }
 }
 
@@ -200,10 +201,12 @@ fn counted(slo: &Slo, cohort: &[Brief]) -> Vec<ObjectiveJudgement> {
     slo.objectives.iter().map(judgement).collect()
 }
 
-fn outcome(judged: &Judged, cohort: &[Brief]) -> Outcome {
-    use crate::record::request::{Ending, FailureKind};
-    if cohort.iter().any(|brief| brief.ending == Ending::Failed(FailureKind::OutOfMemory)) {
+fn outcome(judged: &Judged, watched: &Watched) -> Outcome {
+    if watched.out_of_memory {
         return Outcome::Oom;
+    }
+    if watched.course == Course::Failing {
+        return Outcome::Broken;
     }
     judged.outcome.unwrap_or(Outcome::Measured)
 }

@@ -4,18 +4,21 @@ use anyhow::Context;
 
 use crate::campaign::closed::ClosedJudge;
 use crate::campaign::interrupt::{Interrupt, Signal};
-use crate::campaign::journal::Journal;
+use crate::campaign::journal::{Journal, Replay};
 use crate::campaign::level::{Judged, LevelSpec, Seen, record};
 use crate::campaign::open::{self, Aim, OpenJudge};
+use crate::campaign::pace;
 use crate::campaign::plan::Plan;
 use crate::campaign::progress::{Progress, Watcher};
 use crate::campaign::traffic::Traffic;
 use crate::campaign::watch::{Judge, Watch};
 use crate::clock::{Clock, Nanos, wall_now};
 use crate::load::arrivals::{Arrivals, When};
+use crate::load::stop::LET_GO;
 use crate::load::{Chunks, Manner, drive};
 use crate::record::level::{LevelRecord, Offered, Purpose};
 use crate::record::node::Telemetry;
+use crate::record::request::RequestRecord;
 use crate::record::slo::Slo;
 use crate::rng;
 use crate::target::Target;
@@ -29,6 +32,14 @@ pub enum Halt {
     /// Its time is spent.
     #[error("the budget is spent")]
     Budget,
+}
+
+/// A target that keeps what was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the target still held {held} requests {} s after they were cancelled. It hangs: look at its own log", LET_GO.as_secs_f64())]
+pub struct TargetHangs {
+    /// Requests that it held.
+    pub held: u64,
 }
 
 /// Everything a level is measured with.
@@ -49,6 +60,10 @@ pub struct Bench<'a> {
     pub telemetry: Telemetry,
     /// The generator's ceiling, calls/s.
     pub ceiling: Option<f64>,
+    /// Lengths of windows as a share of the plan's: under 1 where a `--budget` shortens them.
+    pub pace: f64,
+    /// Time to first token of the very first request, milliseconds.
+    pub first_request_ms: Option<f64>,
     /// Levels so far.
     pub levels: Vec<LevelRecord>,
 }
@@ -75,9 +90,10 @@ impl Bench<'_> {
         let spec = self.spec(purpose, offered);
         let stagger = self.typical_e2e(concurrency);
         let when = When::Closed { concurrency, stagger, seed: rng::derive(spec.seed, "first wave") };
-        let mut judge = ClosedJudge::new(self.plan.closed, concurrency);
-        let bin = self.plan.closed.bin();
-        self.level(target, spec, Run { when, bin, slo }, &mut judge, ClosedJudge::judged)
+        let windows = self.plan.closed.scaled(self.pace);
+        let mut judge = ClosedJudge::new(windows, concurrency);
+        let run = Run { when, bin: windows.bin(), slo, shortest: windows.min };
+        self.level(target, spec, run, &mut judge, ClosedJudge::judged)
     }
 
     /// An open-loop level, decided against `slo`.
@@ -96,9 +112,11 @@ impl Bench<'_> {
         let spec = self.spec(purpose, Offered::Open { calls_per_s, process });
         let schedule = self.traffic.schedule(calls_per_s, spec.seed, self.plan.windows.steady())?;
         let when = When::Open { schedule, cap: self.plan.cap, on_cap: self.plan.on_cap() };
-        let mut judge = OpenJudge::new(self.plan.windows, slo, aim, calls_per_s, rng::derive(spec.seed, "bootstrap"));
-        let bin = open::bin(&self.plan.windows);
-        self.level(target, spec, Run { when, bin, slo: Some(slo) }, &mut judge, OpenJudge::judged)
+        let windows = self.plan.windows.scaled(self.pace);
+        let mut judge = OpenJudge::new(windows, slo, aim, calls_per_s, rng::derive(spec.seed, "bootstrap"));
+        let shortest = if aim == Aim::Decide { windows.window_min } else { windows.confirmation };
+        let run = Run { when, bin: open::bin(&windows), slo: Some(slo), shortest };
+        self.level(target, spec, run, &mut judge, OpenJudge::judged)
     }
 
     fn spec(&self, purpose: Purpose, offered: Offered) -> LevelSpec {
@@ -126,20 +144,35 @@ impl Bench<'_> {
         judge: &mut J,
         judged: impl FnOnce(&J) -> Judged,
     ) -> anyhow::Result<LevelRecord> {
-        if let Some(saved) = self.journal.take_saved(&spec) {
-            self.watcher.tell(Progress::LevelResumed(&saved));
-            self.levels.push(saved.clone());
-            return Ok(saved);
+        match self.journal.replay(&spec, run.shortest).context("cannot go on with the saved levels")? {
+            Replay::Saved(saved) => {
+                self.watcher.tell(Progress::LevelResumed(&saved));
+                self.levels.push((*saved).clone());
+                return Ok(*saved);
+            }
+            Replay::Measure { dropped: 0 } => {}
+            Replay::Measure { dropped } => self.watcher.tell(Progress::Note(format!(
+                "{dropped} saved levels from {} on are not what would be measured now: they were removed, and are measured again",
+                spec.index
+            ))),
         }
-        self.check_halt()?;
+        self.check_signal()?;
+        self.check_budget(&spec.purpose, run.shortest)?;
         self.watcher.tell(Progress::LevelBegins { purpose: &spec.purpose, offered: &spec.offered });
-        self.journal.begin_level(spec.index);
+        self.journal.begin_level(spec.index).context("cannot write the request log")?;
         let mut requests = self.traffic.requests(spec.seed)?;
         let manner = Manner { timeout: self.plan.timeout, chunks: Chunks::Keep };
         let started = wall_now().to_string();
         let before = target.counters();
-        let journal = &mut *self.journal;
-        let mut log = |record| journal.log(record);
+        let (journal, first_request_ms) = (&mut *self.journal, &mut self.first_request_ms);
+        let mut first = spec.index == 0;
+        let mut log = |record: RequestRecord| {
+            // One at a time: the first to end is the first that was sent.
+            if std::mem::take(&mut first) {
+                *first_request_ms = record.ttft_service().map(Nanos::as_millis_f64);
+            }
+            journal.log(record);
+        };
         let mut watch = Watch::new(judge, run.bin, self.interrupt, self.watcher, &mut log);
         let driven = drive(Arrivals { when: run.when, what: &mut *requests }, manner, &mut watch, target, self.clock);
         let watched = watch.finish();
@@ -160,21 +193,36 @@ impl Bench<'_> {
         self.journal.save_level(&mut level).with_context(|| format!("cannot save level {}", level.index))?;
         self.watcher.tell(Progress::LevelEnded(&level));
         self.levels.push(level.clone());
-        self.check_halt()?;
+        self.check_signal()?;
         if driven.not_let_go > 0 {
-            anyhow::bail!(
-                "the target still held {} requests 30 s after they were cancelled. It hangs: look at its own log",
-                driven.not_let_go
-            );
+            return Err(TargetHangs { held: driven.not_let_go }.into());
         }
         Ok(level)
     }
 
-    fn check_halt(&self) -> Result<(), Halt> {
-        match self.interrupt.raised() {
-            Some(signal) => Err(Halt::Signal(signal)),
-            None if self.plan.over_budget(self.clock.now()) => Err(Halt::Budget),
-            None => Ok(()),
+    fn check_signal(&self) -> Result<(), Halt> {
+        self.interrupt.raised().map_or(Ok(()), |signal| Err(Halt::Signal(signal)))
+    }
+
+    /// Refuses a level that would not end within the budget, with time kept for the last reference. What a level showed
+    /// is never thrown away, so this is asked before it, not after.
+    fn check_budget(&self, purpose: &Purpose, shortest: Nanos) -> Result<(), Halt> {
+        let Some(budget) = self.plan.budget.filter(|_| !matches!(purpose, Purpose::Reference { .. })) else { return Ok(()) };
+        let length = |level: &LevelRecord| Nanos::from_secs_f64(level.warm_up_s + level.window_s + level.tail_s);
+        let reserve = self.levels.first().map_or(Nanos::ZERO, length);
+        let before = self.levels.iter().rev().find(|level| level.purpose == *purpose).map_or(Nanos::ZERO, length);
+        let needed = before.max(shortest) + reserve;
+        if self.clock.now() + needed > budget { Err(Halt::Budget) } else { Ok(()) }
+    }
+
+    /// Shortens what is left to measure until it fits into what is left of the budget; `expected_s` tells how long it takes
+    /// at a pace.
+    pub fn keep_to_budget(&mut self, expected_s: impl Fn(f64) -> f64) {
+        let Some(budget) = self.plan.budget else { return };
+        let left_s = budget.since(self.clock.now()).as_secs_f64();
+        self.pace = pace::fitting(left_s, self.plan.quick, expected_s);
+        if self.pace < 1.0 {
+            self.watcher.tell(Progress::Note(format!("{left_s:.0} s of the budget are left: windows x {:.2}", self.pace)));
         }
     }
 }
@@ -184,4 +232,6 @@ struct Run<'a> {
     when: When,
     bin: Nanos,
     slo: Option<&'a Slo>,
+    /// The window is no shorter than this.
+    shortest: Nanos,
 }

@@ -14,6 +14,7 @@ pub mod journal;
 pub mod level;
 pub mod measure;
 pub mod open;
+pub mod pace;
 pub mod plan;
 pub mod progress;
 pub mod search;

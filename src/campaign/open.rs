@@ -125,8 +125,8 @@ impl Judge for OpenJudge<'_> {
     }
 
     fn warms_up(&mut self, ended: &Brief) {
-        let Some(latency) = ended.e2e() else { return };
-        self.e2e.push(latency.0);
+        let latency = ended.e2e();
+        self.e2e.extend(latency.map(|latency| latency.0));
         if let Some(warm_up) = &mut self.warm_up {
             warm_up.observe_end(latency, Wave::Later);
         }
@@ -134,14 +134,11 @@ impl Judge for OpenJudge<'_> {
 
     fn settled(&mut self, now: Nanos, pulse: Pulse) -> Settled {
         let Some(warm_up) = &mut self.warm_up else { return Settled::NotYet };
-        while warm_up.step_due() <= now {
-            warm_up.observe_step(pulse.in_flight, pulse.tokens);
-        }
-        match warm_up.progress(now) {
-            Progress::Warming => Settled::NotYet,
+        match warm_up.catch_up(now, pulse.in_flight, pulse.tokens) {
+            None | Some(Progress::Warming) => Settled::NotYet,
             // Growth without an end is an outcome of the system: the window will show it.
-            Progress::Settled | Progress::Growing => Settled::Yes { window: self.first_window() },
-            Progress::NotSettled => Settled::GaveUp { window: self.first_window() },
+            Some(Progress::Settled | Progress::Growing) => Settled::Yes { window: self.first_window() },
+            Some(Progress::NotSettled) => Settled::GaveUp { window: self.first_window() },
         }
     }
 

@@ -92,19 +92,13 @@ impl Plan {
         if self.refuse_at_cap { OnCap::Refuse } else { OnCap::Wait }
     }
 
-    /// Whether the campaign is over its budget at `now`.
+    /// A guess at what there is to do, when a request takes `e2e_s` seconds alone and the target serves up to
+    /// `calls_per_s`, with all lengths multiplied by `pace`.
     #[must_use]
-    pub fn over_budget(&self, now: Nanos) -> bool {
-        self.budget.is_some_and(|budget| now >= budget)
-    }
-
-    /// A guess at the seconds of measuring, when a request takes `e2e_s` seconds and the target serves up to
-    /// `calls_per_s`.
-    #[must_use]
-    pub fn expected_s(&self, e2e_s: f64, calls_per_s: f64) -> f64 {
-        let windows = &self.windows;
-        let closed = self.closed.min.as_secs_f64().max(3.0 * e2e_s) * 1.5 + 2.0 * e2e_s;
-        let sweep_levels = 2.0 + 7.0 + self.fill_levels as f64;
+    pub fn expected(&self, e2e_s: f64, calls_per_s: f64, pace: f64) -> Expected {
+        let (windows, closed) = (self.windows.scaled(pace), self.closed.scaled(pace));
+        let closed_s = closed.min.as_secs_f64().max(3.0 * e2e_s) * 1.5 + 2.0 * e2e_s;
+        let sweep_levels = 7.0 + self.fill_levels as f64;
         let allowed = self.slo.as_ref().map_or(if self.quick { 0.1 } else { 0.01 }, |slo| {
             slo.objectives.iter().map(crate::record::slo::Objective::allowed_miss_share).fold(1.0, f64::min)
         });
@@ -114,15 +108,59 @@ impl Plan {
         let look = look.min(windows.window_max.as_secs_f64().max(3.0 * e2e_s));
         let fixed = windows.confirmation.as_secs_f64().max(3.0 * e2e_s);
         let confirmed = f64::from(windows.confirmation_runs) * 3.0;
-        let total = sweep_levels * closed + 7.0 * (look * 1.5 + warm_up) + (confirmed + self.curve.len() as f64) * (fixed + warm_up);
-        self.budget.map_or(total, |budget| total.min(budget.as_secs_f64()))
+        Expected {
+            sweep_s: sweep_levels * closed_s,
+            search_s: SEARCH_LEVELS * (look * 1.5 + warm_up),
+            confirmation_s: confirmed * (fixed + warm_up),
+            curve_s: self.curve.len() as f64 * (fixed + warm_up),
+            reference_s: closed_s,
+        }
     }
 
-    /// Names the plan: a run is resumed only under the same one.
+    /// Names the plan, and what it is carried out on: a run is resumed only where all of it is the same. Not its budget:
+    /// more time may be given to a run that had too little.
     #[must_use]
-    pub fn hash(&self, target: &str, workload: &str) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default();
-        let digest = Sha256::new().chain_update(text).chain_update(target).chain_update(workload).finalize();
-        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    pub fn hash(&self, circumstances: &[&str]) -> String {
+        let text = serde_json::to_string(&Self { budget: None, ..self.clone() }).unwrap_or_default();
+        let digest = circumstances.iter().fold(Sha256::new().chain_update(text), |digest, each| {
+            // Its length first: two texts shall not run into each other.
+            digest.chain_update((each.len() as u64).to_le_bytes()).chain_update(each)
+        });
+        digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Probes that a search takes, about.
+const SEARCH_LEVELS: f64 = 7.0;
+
+/// Under a budget: three rates in each confirmation run, and room for three more.
+pub const ROOM: f64 = 2.0;
+
+/// Seconds that the stages of a campaign will take, about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Expected {
+    /// Rising concurrency.
+    pub sweep_s: f64,
+    /// Open-loop search.
+    pub search_s: f64,
+    /// All confirmation runs.
+    pub confirmation_s: f64,
+    /// The load-latency curve.
+    pub curve_s: f64,
+    /// One reference level.
+    pub reference_s: f64,
+}
+
+impl Expected {
+    /// What has to be done after the sweep; the curve moves no number, and gets what is left.
+    #[must_use]
+    pub fn after_sweep_s(&self) -> f64 {
+        self.search_s + ROOM * self.confirmation_s + self.reference_s
+    }
+
+    /// A whole campaign.
+    #[must_use]
+    pub fn total_s(&self) -> f64 {
+        2.0 * self.reference_s + self.sweep_s + self.search_s + self.confirmation_s + self.curve_s
     }
 }

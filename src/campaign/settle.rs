@@ -62,6 +62,7 @@ pub struct Settle {
     tokens: Vec<f64>,
     tokens_before: u64,
     e2e: Histogram,
+    failed: u64,
     initial_ended: u64,
 }
 
@@ -71,7 +72,7 @@ impl Settle {
     pub fn new(load: Load, started: Nanos, longest: Nanos) -> Self {
         let step = Nanos((longest.0 / FIRST_STEP).max(1));
         let (in_flight, tokens) = (Vec::with_capacity(STEPS_MAX), Vec::with_capacity(STEPS_MAX));
-        Self { load, started, longest, step, in_flight, tokens, tokens_before: 0, e2e: Histogram::new(), initial_ended: 0 }
+        Self { load, started, longest, step, in_flight, tokens, tokens_before: 0, e2e: Histogram::new(), failed: 0, initial_ended: 0 }
     }
 
     /// When the next step ends and [`Settle::observe_step`] is due.
@@ -93,10 +94,25 @@ impl Settle {
         }
     }
 
-    /// A request ended, `e2e` after its intended start. In closed loop the first `concurrency` ends need not be those of
+    /// Observes the steps that ended by `now`, and says how far the level is if any did: between two steps there is nothing
+    /// new to say, and judging costs the whole series.
+    pub fn catch_up(&mut self, now: Nanos, in_flight: u64, tokens: u64) -> Option<Progress> {
+        if now < self.step_due() {
+            return None;
+        }
+        while self.step_due() <= now {
+            self.observe_step(in_flight, tokens);
+        }
+        Some(self.progress(now))
+    }
+
+    /// A request ended, `e2e` after its intended start; `None`: it failed, which is an end all the same. In closed loop the first `concurrency` ends need not be those of
     /// the initial requests, so say whether it was one of them.
-    pub fn observe_end(&mut self, e2e: Nanos, wave: Wave) {
-        self.e2e.record(e2e.0);
+    pub fn observe_end(&mut self, e2e: Option<Nanos>, wave: Wave) {
+        match e2e {
+            Some(e2e) => self.e2e.record(e2e.0),
+            None => self.failed += 1,
+        }
         self.initial_ended += u64::from(wave == Wave::Initial);
     }
 
@@ -105,7 +121,7 @@ impl Settle {
     pub fn progress(&self, now: Nanos) -> Progress {
         let elapsed = now.since(self.started);
         let late = elapsed >= self.longest;
-        let verdict = if self.in_flight.len() < STEPS_MIN || self.e2e.count() < ENDS_MIN {
+        let verdict = if self.in_flight.len() < STEPS_MIN || self.e2e.count() + self.failed < ENDS_MIN {
             Progress::Warming
         } else {
             match self.load {
@@ -124,7 +140,8 @@ impl Settle {
 
     /// Three median E2E passed, and the number in flight has been flat for the later half of the time.
     fn open(&self, rate: f64, elapsed: Nanos, late: bool) -> Progress {
-        let median = self.e2e.quantile(0.5).unwrap_or(u64::MAX);
+        // Where everything fails there is no latency to wait for.
+        let median = self.e2e.quantile(0.5).unwrap_or(0);
         if !late && elapsed.0 < median.saturating_mul(MEDIANS) {
             return Progress::Warming;
         }

@@ -22,11 +22,13 @@ pub fn preset_slo(model: &str) -> Option<Slo> {
 pub fn conclude(run: &mut RunRecord, result: bench::Result) {
     run.status = match result.halted {
         Some(Halt::Signal(_)) => RunStatus::Interrupted,
-        Some(Halt::Budget) | None => RunStatus::Complete,
+        Some(Halt::Budget) => RunStatus::OutOfBudget,
+        None => RunStatus::Complete,
     };
+    run.labels.extend(result.pace.map(|pace| format!("windows x {pace:.2} for the budget")));
     run.slo = result.slo.or_else(|| run.slo.take());
     run.drift = result.drift;
-    run.cold_start.first_request_ms = result.first_request_ms;
+    run.cold_start.first_request_ms = result.first_request_ms.or(run.cold_start.first_request_ms);
     run.headline = result.headline.map(|mut headline| {
         headline.labels.clone_from(&run.labels);
         headline
@@ -73,6 +75,31 @@ fn findings(run: &RunRecord) -> Vec<Finding> {
     }
     if let Some(headline) = run.headline.as_ref().filter(|headline| headline.status == HeadlineStatus::Drift) {
         findings.push(Finding::new("drift", Severity::Serious, headline.explanation.clone(), "measure again on a quiet machine"));
+    }
+    if run.headline.as_ref().is_some_and(|headline| headline.throughput_per_gpu.is_some()) && run.drift.is_none() {
+        findings.push(Finding::new(
+            "drift_unchecked",
+            Severity::Warning,
+            "no valid pair of reference levels, first and last: nobody knows whether the machine stayed the same",
+            "finish the run with `plimsoll bench --resume`, or measure again",
+        ));
+    }
+    if run.status == RunStatus::OutOfBudget {
+        findings.push(Finding::new(
+            "out_of_budget",
+            Severity::Warning,
+            "the budget was spent before everything was measured",
+            "go on with `plimsoll bench --resume ID --budget TIME`",
+        ));
+    }
+    let unlogged: u64 = run.levels.iter().map(|level| level.unlogged_requests).sum();
+    if unlogged > 0 {
+        findings.push(Finding::new(
+            "unlogged_requests",
+            Severity::Note,
+            format!("the request log could not keep up with {unlogged} requests; the levels count them all"),
+            "keep runs on a faster disk, or leave the log out with `--no-request-log`",
+        ));
     }
     let preempted: u64 = run.levels.iter().map(|level| level.target.preemptions).sum();
     if preempted > 0 {

@@ -33,6 +33,55 @@ pub trait Targets {
     fn most_in_flight(&self) -> u32;
 }
 
+/// The target that is measured now: made when it is wanted, and anew when it died of a level.
+pub struct Held<'a> {
+    targets: &'a mut dyn Targets,
+    target: Option<Box<dyn Target>>,
+}
+
+impl std::fmt::Debug for Held<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Held").field("made", &self.target.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Held<'a> {
+    /// None is made yet.
+    pub fn of(targets: &'a mut dyn Targets) -> Self {
+        Self { targets, target: None }
+    }
+
+    /// A target that serves.
+    ///
+    /// # Errors
+    /// When a fresh one cannot be made.
+    pub fn alive(&mut self) -> anyhow::Result<&mut dyn Target> {
+        // The old engine goes before the new one comes: their caches need not fit side by side.
+        let target = match self.target.take().filter(|target| target.is_alive()) {
+            Some(target) => target,
+            None => self.targets.fresh()?,
+        };
+        Ok(&mut **self.target.insert(target))
+    }
+
+    /// The next one is a fresh one: nothing cached, nothing in flight.
+    pub fn renew(&mut self) {
+        self.target = None;
+    }
+
+    /// Devices that each of them owns, 1 or more.
+    #[must_use]
+    pub fn devices(&self) -> f64 {
+        f64::from(self.targets.identity().devices.max(1))
+    }
+
+    /// See [`Targets::most_in_flight`].
+    #[must_use]
+    pub fn most_in_flight(&self) -> u32 {
+        self.targets.most_in_flight()
+    }
+}
+
 /// Replicas under a service law, each with a seed of its own.
 #[derive(Debug)]
 pub struct SimulatedTargets {
@@ -98,6 +147,12 @@ impl EngineTargets {
     pub fn new(model: LoadedModel, clock: Monotonic, load_s: f64) -> Self {
         let identity = InProcess::identity_of(&model);
         Self { model, identity, clock, load_s }
+    }
+
+    /// Model and engine in every detail: a run is resumed on the same ones only.
+    #[must_use]
+    pub fn made_of(&self) -> String {
+        format!("{:?} {:?}", self.model.config, self.model.shape)
     }
 }
 

@@ -50,6 +50,8 @@ pub enum Course {
     Interrupted,
     /// Nothing more arrived before the window was over.
     Exhausted,
+    /// Request after request failed, so it was ended early: an outcome, and no fault of the measurement.
+    Failing,
 }
 
 /// Every reason why the level cannot be trusted; empty where it can.
@@ -57,12 +59,12 @@ pub enum Course {
 pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
     let mut invalid = Vec::new();
     match measured.course {
-        Course::Settled => {}
+        Course::Settled | Course::Failing => {}
         Course::NotSettled { waited_s } => invalid.push(Invalid::NotSettled { waited_s }),
         Course::Interrupted => invalid.push(Invalid::Interrupted),
         Course::Exhausted => invalid.push(Invalid::TrafficExhausted),
     }
-    if measured.open_loop && !measured.virtual_time {
+    if measured.open_loop && !measured.virtual_time && measured.course != Course::Failing {
         judge_generator(measured, &mut invalid);
     }
     let refused = measured.cohort.iter().filter(|brief| brief.ending == Ending::Refused).count() as u64;

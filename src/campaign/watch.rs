@@ -9,8 +9,8 @@ use crate::campaign::series::Series;
 use crate::campaign::tally::{Brief, Gaps};
 use crate::campaign::validity::Course;
 use crate::clock::{Nanos, thread_cpu};
-use crate::load::stop::{Live, Stop, Turn};
-use crate::record::request::RequestRecord;
+use crate::load::stop::{LET_GO, Live, Stop, Turn};
+use crate::record::request::{Ending, FailureKind, RequestRecord};
 
 /// What a judge sees of a window whose cohort has ended.
 #[derive(Debug)]
@@ -116,6 +116,9 @@ pub struct Watch<'a> {
     waited_at_cap: u64,
     waited_before: u64,
     said: Nanos,
+    /// The requests that failed since the last one that completed, as far as they matter.
+    failing: Vec<Brief>,
+    out_of_memory: bool,
     course: Course,
 }
 
@@ -148,12 +151,19 @@ pub struct Watched {
     pub longest_gap: Nanos,
     /// Arrivals of the window and tail that waited at the cap.
     pub waited_at_cap: u64,
+    /// Whether the target ran out of memory for a request, in whatever part of the level.
+    pub out_of_memory: bool,
     /// How it went.
     pub course: Course,
 }
 
 /// How often a level's course is told, on its own clock.
 const SAY: Nanos = Nanos::from_millis(250);
+/// So many requests fail in a row, and nothing completes: the level is over, and what the system did is known. A target
+/// that fails at once would otherwise be asked a million times a second.
+const ALL_FAIL: usize = 100;
+/// How long requests in flight may take to end after an interruption.
+const LET_GO_INTERRUPTED: Nanos = Nanos::from_secs(10);
 /// The longest time between two looks at an otherwise quiet level.
 const LOOK: Nanos = Nanos::from_millis(50);
 
@@ -191,6 +201,8 @@ impl<'a> Watch<'a> {
             waited_at_cap: 0,
             waited_before: 0,
             said: Nanos::ZERO,
+            failing: Vec::new(),
+            out_of_memory: false,
             course: Course::Settled,
         }
     }
@@ -212,6 +224,7 @@ impl<'a> Watch<'a> {
             generator_cpu: used(self.used_to).since(used(self.used_from)),
             longest_gap: self.longest_gap,
             waited_at_cap: self.waited_at_cap.saturating_sub(self.waited_before),
+            out_of_memory: self.out_of_memory,
             course: self.course,
         }
     }
@@ -262,6 +275,18 @@ impl<'a> Watch<'a> {
         Turn::Over
     }
 
+    /// Everything fails. Before there is a window, what failed is the cohort: the evidence.
+    fn failed(&mut self, now: Nanos) -> Turn {
+        if self.stage == Stage::WarmUp {
+            self.from = self.begin;
+            self.cohort = std::mem::take(&mut self.failing);
+        }
+        if self.stage != Stage::Tail {
+            self.to = now;
+        }
+        self.over(now, Some(Course::Failing))
+    }
+
     fn say(&mut self, now: Nanos, live: &Live) {
         if now.since(self.said) < SAY {
             return;
@@ -298,6 +323,9 @@ impl Stop for Watch<'_> {
         self.say(now, live);
         if self.interrupt.raised().is_some() {
             return self.over(now, Some(Course::Interrupted));
+        }
+        if self.failing.len() >= ALL_FAIL {
+            return self.failed(now);
         }
         if self.stage == Stage::WarmUp {
             let pulse = Pulse { in_flight: u64::from(live.in_flight) + live.waiting, tokens: self.whole_level_tokens };
@@ -360,8 +388,22 @@ impl Stop for Watch<'_> {
         self.series.tokens(at, count);
     }
 
+    fn let_go(&self) -> Nanos {
+        if self.course == Course::Interrupted { LET_GO_INTERRUPTED } else { LET_GO }
+    }
+
     fn ended(&mut self, record: RequestRecord) {
         self.whole_level += 1;
+        match record.ending {
+            Ending::Completed => self.failing.clear(),
+            Ending::Failed(kind) => {
+                self.out_of_memory |= kind == FailureKind::OutOfMemory;
+                if self.failing.len() < ALL_FAIL {
+                    self.failing.push(Brief::of(&record));
+                }
+            }
+            Ending::TimedOut | Ending::Refused | Ending::Cancelled => {}
+        }
         if record.completed() {
             self.series.completed(record.end);
         }

@@ -67,7 +67,8 @@ impl Windows {
         }
     }
 
-    /// All lengths of time multiplied by `factor`, above 0: a `--budget`, or a simulated target of another speed.
+    /// All lengths of time multiplied by `factor`, above 0, for a `--budget`; the longest warm-up stays: settling takes
+    /// what it takes.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {
         let scale = |length: Nanos| Nanos::from_secs_f64(length.as_secs_f64() * factor);
@@ -75,7 +76,6 @@ impl Windows {
             window_min: scale(self.window_min),
             window_max: scale(self.window_max),
             block_min: scale(self.block_min),
-            warm_up_max: scale(self.warm_up_max),
             confirmation: scale(self.confirmation),
             ..self
         }

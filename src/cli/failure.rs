@@ -36,6 +36,12 @@ pub(super) fn report(error: &anyhow::Error, out: &mut Terminal) -> Exit {
     tell(exit, causes.join(": "), causes, out)
 }
 
+/// Tells that plimsoll itself is wrong. The panic has said where on standard error.
+pub(super) fn of_panic(out: &mut Terminal) -> Exit {
+    let message = "plimsoll has a fault and had to stop; what was saved is whole. Please report the lines above and the command line";
+    tell(Exit::Internal, message.to_owned(), vec![message.to_owned()], out)
+}
+
 /// The links of the chain, outermost first, without those that the link before already quotes.
 fn causes_of(error: &anyhow::Error) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();

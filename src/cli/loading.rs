@@ -4,7 +4,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::terminal::Progress;
+use crate::cli::terminal::{self, Progress};
 use crate::engine::weights::LoadProgress;
 
 /// Below so many bytes of weights nothing is said.
@@ -30,10 +30,7 @@ pub(super) fn shown(how: Progress) -> impl FnMut(LoadProgress) {
             }
         } else if tenths > tenths_said {
             tenths_said = tenths;
-            #[expect(clippy::print_stderr, reason = "progress goes to standard error")]
-            {
-                eprintln!("loaded {tenths}0 % of {:.1} GB of weights", at.total as f64 / 1e9);
-            }
+            terminal::note(format_args!("loaded {tenths}0 % of {:.1} GB of weights", at.total as f64 / 1e9));
         }
     }
 }

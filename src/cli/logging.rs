@@ -18,6 +18,8 @@ pub(super) fn start(detail: i16) {
         .with_target(detail >= 2)
         .with_ansi(anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never)
         .with_writer(io::stderr)
+        // A closed standard error leaves nobody to tell, and is no reason to end a run.
+        .log_internal_errors(false)
         .finish();
     // A second call (tests in one process) keeps the first subscriber.
     drop(tracing::subscriber::set_global_default(subscriber));

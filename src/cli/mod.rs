@@ -22,6 +22,7 @@ pub mod terminal;
 mod weights;
 
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -104,7 +105,7 @@ fn bench_args_of(command: &[String]) -> anyhow::Result<bench::BenchArgs> {
 #[must_use]
 pub fn command() -> clap::Command {
     let codes = Exit::ALL.iter().map(|exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning())).collect::<String>();
-    Cli::command().after_long_help(format!("Exit codes:\n{codes}"))
+    Cli::command().mut_subcommand("bench", bench::refusing_beside_resume).after_long_help(format!("Exit codes:\n{codes}"))
 }
 
 /// Runs the program: `arguments` as the process got them, its name first.
@@ -123,17 +124,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (quiet, detail) = if cli.global.quiet { (Quiet::Yes, -1) } else { (Quiet::No, i16::from(cli.global.verbose)) };
     logging::start(detail);
     let mut out = Terminal::new(cli.global.format, cli.global.data_dir, quiet);
-    let exit = match cli.verb.run(&mut out) {
-        Ok(exit) => exit,
-        Err(error) => failure::report(&error, &mut out),
-    };
+    let exit = guarded(&mut out, |out| cli.verb.run(&arguments, out));
     ExitCode::from(exit.code())
 }
 
+/// Runs a verb; whatever becomes of it is told, and has an exit code of the contract.
+fn guarded(out: &mut Terminal, verb: impl FnOnce(&mut Terminal) -> anyhow::Result<Exit>) -> Exit {
+    match catch_unwind(AssertUnwindSafe(|| verb(out))) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) => failure::report(&error, out),
+        Err(_) => failure::of_panic(out),
+    }
+}
+
 impl Verb {
-    fn run(&self, out: &mut Terminal) -> anyhow::Result<Exit> {
+    fn run(&self, arguments: &[OsString], out: &mut Terminal) -> anyhow::Result<Exit> {
         match self {
-            Self::Bench(args) => bench::run(args, out),
+            Self::Bench(args) => bench::run(args, arguments, out),
             Self::Generate(args) => generate::run(args, out),
             Self::Plan(args) => plan::run(args, out),
             Self::Node(args) => node::run(args, out),
@@ -141,5 +148,17 @@ impl Verb {
             Self::Completions(args) => completions::run(args, out),
             Self::Man(args) => man::run(args, out),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_program_has_an_exit_code_of_the_contract() {
+        let mut out = Terminal::new(Format::Text, None, Quiet::Yes);
+        assert_eq!(guarded(&mut out, |_| panic!("a fault made for this test")), Exit::Internal);
+        assert_eq!(guarded(&mut out, |_| Ok(Exit::GateFailed)), Exit::GateFailed);
     }
 }

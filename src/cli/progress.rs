@@ -5,7 +5,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::campaign::progress::{Part, Progress as Told, Watcher};
-use crate::cli::terminal::Progress;
+use crate::cli::terminal::{self, Progress};
+use crate::clock::{Clock, Monotonic, Nanos};
 use crate::record::level::{LevelRecord, Offered, Purpose};
 
 /// The watcher of the terminal.
@@ -14,7 +15,13 @@ pub struct Drawn {
     how: Progress,
     bar: ProgressBar,
     level: String,
+    clock: Monotonic,
+    /// When the last line was printed.
+    said: Nanos,
 }
+
+/// Plain lines go into logs: a long level says this often that it is alive.
+const LINE_EVERY: Nanos = Nanos::from_secs(10);
 
 impl Drawn {
     /// Draws as `how` says.
@@ -28,7 +35,7 @@ impl Drawn {
         if how == Progress::Drawn {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
-        Self { how, bar, level: String::new() }
+        Self { how, bar, level: String::new(), clock: Monotonic::start(), said: Nanos::ZERO }
     }
 
     /// Takes the live line away: what follows is printed on a clean terminal.
@@ -36,13 +43,23 @@ impl Drawn {
         self.bar.finish_and_clear();
     }
 
-    fn line(&self, text: &str) {
+    fn line(&mut self, text: &str) {
+        self.said = self.clock.now();
         match self.how {
             Progress::Silent => {}
             Progress::Drawn => self.bar.println(text),
-            #[expect(clippy::print_stderr, reason = "progress goes to standard error, and this is where it is printed")]
-            Progress::Lines => eprintln!("{text}"),
+            Progress::Lines => terminal::note(format_args!("[{}] {text}", stamp(self.clock.now()))),
         }
+    }
+}
+
+impl Drawn {
+    /// What goes on: always on a live line, now and then as a plain one.
+    fn goes_on(&mut self, text: String) {
+        if self.how == Progress::Lines && self.clock.now().since(self.said) >= LINE_EVERY {
+            self.line(&text);
+        }
+        self.bar.set_message(text);
     }
 }
 
@@ -51,7 +68,7 @@ impl Watcher for Drawn {
         match told {
             Told::Loading { done, total } => {
                 let share = 100.0 * done as f64 / (total as f64).max(1.0);
-                self.bar.set_message(format!("weights {share:.0} % of {:.2} GB", total as f64 / 1e9));
+                self.goes_on(format!("weights {share:.0} % of {:.2} GB", total as f64 / 1e9));
             }
             Told::Begins { expected_s } => self.line(&format!("about {} of measuring", duration(expected_s))),
             Told::LevelBegins { purpose, offered } => {
@@ -65,7 +82,7 @@ impl Watcher for Drawn {
                     Part::Tail => "following the cohort",
                 };
                 let rate = tokens as f64 / elapsed_s.max(1e-9);
-                self.bar.set_message(format!("{}: {part}, {elapsed_s:.1} s, {in_flight} in flight, {rate:.0} tokens/s", self.level));
+                self.goes_on(format!("{}: {part}, {elapsed_s:.1} s, {in_flight} in flight, {rate:.0} tokens/s", self.level));
             }
             Told::LevelEnded(level) => self.line(&summary(level, "")),
             Told::LevelResumed(level) => self.line(&summary(level, " (from the saved run)")),
@@ -101,6 +118,12 @@ fn summary(level: &LevelRecord, remark: &str) -> String {
         millis(level.latency.tpot.adjusted.p99),
         level.verdict,
     )
+}
+
+/// Hours, minutes and seconds since the program began.
+fn stamp(now: Nanos) -> String {
+    let seconds = now.0 / 1_000_000_000;
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// A length of time as people say it.

@@ -117,6 +117,7 @@ fn status_of(run: &RunRecord) -> &'static str {
         RunStatus::Running => "running",
         RunStatus::Complete => "complete",
         RunStatus::Interrupted => "interrupted",
+        RunStatus::OutOfBudget => "out of budget",
         RunStatus::Aborted => "aborted",
     }
 }

@@ -1,4 +1,5 @@
 //! SIGINT, SIGTERM and SIGHUP raise an [`Interrupt`]: the run saves what it has and ends. A second one ends at once.
+//! A SIGHUP that was ignored when the process began (`nohup`) stays ignored.
 
 use std::thread;
 
@@ -19,14 +20,20 @@ pub fn watch() -> anyhow::Result<Interrupt> {
     let guard = runtime.enter();
     let mut interrupts = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminations = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut hang_ups = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let mut hang_ups = if ignores_hang_ups() { None } else { Some(signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?) };
     drop(guard);
     let watching = async move {
         loop {
+            let hung_up = async {
+                match &mut hang_ups {
+                    Some(hang_ups) => hang_ups.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             let asked = tokio::select! {
                 _ = interrupts.recv() => Signal::Interrupt,
                 _ = terminations.recv() => Signal::Terminate,
-                _ = hang_ups.recv() => Signal::Terminate,
+                _ = hung_up => Signal::Terminate,
             };
             if raised.raise(asked) {
                 tracing::warn!("stopping: what was measured is being saved. A second signal ends at once");
@@ -37,6 +44,14 @@ pub fn watch() -> anyhow::Result<Interrupt> {
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watching)).context("cannot watch for signals")?;
     Ok(interrupt)
+}
+
+/// Whether the process was started with SIGHUP ignored. Where the system does not tell, it was not.
+fn ignores_hang_ups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // SIGHUP is signal 1: the lowest bit.
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 #[expect(clippy::exit, reason = "the user asked twice; saved files are whole at every moment")]

@@ -162,6 +162,11 @@ impl Terminal {
     }
 }
 
+/// Says a line on standard error. Where that is closed nobody listens, which ends nothing.
+pub fn note(text: impl fmt::Display) {
+    drop(writeln!(anstream::stderr(), "{text}"));
+}
+
 /// Whether progress and notes are unwanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quiet {

@@ -53,8 +53,6 @@ pub struct Driven {
     pub not_let_go: u64,
 }
 
-/// How long a cancelled target may take to let go of its requests.
-const LET_GO: Nanos = Nanos::from_secs(30);
 /// A real target is looked at as often as this while the generator waits for it to let go.
 const LOOK: Nanos = Nanos::from_millis(1);
 
@@ -202,7 +200,7 @@ impl Level<'_> {
             target.cancel(slot);
             stop.ended(record);
         });
-        let give_up = now + LET_GO;
+        let give_up = now + self.stop.let_go();
         while self.in_flight.held() > 0 && clock.now() < give_up {
             let internal = self.target.advance(clock.now());
             while let Some(event) = self.target.next_event() {

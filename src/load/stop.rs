@@ -6,6 +6,9 @@
 use crate::clock::Nanos;
 use crate::record::request::RequestRecord;
 
+/// How long a cancelled target may take to let go of its requests.
+pub const LET_GO: Nanos = Nanos::from_secs(30);
+
 /// The state of the generator at one turn of its loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Live {
@@ -44,6 +47,11 @@ pub trait Stop {
     /// When a turn is wanted at the latest, though nothing may happen.
     fn next_due(&self) -> Nanos {
         Nanos::MAX
+    }
+
+    /// How long the target may take to let go of what is in flight when the level is over.
+    fn let_go(&self) -> Nanos {
+        LET_GO
     }
 
     /// A request started: sent, or refused at the cap.

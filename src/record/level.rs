@@ -260,7 +260,7 @@ pub struct LevelRecord {
     pub slo: SloJudgement,
     /// The generator, audited.
     pub generator: GeneratorAudit,
-    /// The target's own counters over the window.
+    /// The target's own counters over the whole level, warm-up and tail included; peaks since the target was made.
     pub target: TargetCounters,
     /// GPU telemetry over the window.
     pub telemetry: Telemetry,
@@ -269,4 +269,7 @@ pub struct LevelRecord {
     /// Length of the run's request log after this level, bytes; 0 where none is kept.
     #[serde(default)]
     pub request_log_bytes: u64,
+    /// Requests that are counted here and are not in the log, because it could not keep up.
+    #[serde(default)]
+    pub unlogged_requests: u64,
 }

@@ -21,6 +21,8 @@ pub enum RunStatus {
     Complete,
     /// Stopped by a signal after saving.
     Interrupted,
+    /// Its `--budget` was spent before everything was measured; it can be gone on with.
+    OutOfBudget,
     /// Stopped by an error after saving.
     Aborted,
 }
@@ -167,6 +169,9 @@ pub struct RunRecord {
     pub plan_hash: String,
     /// Once, before the first level.
     pub cold_start: ColdStart,
+    /// What the generator itself can do, calls/s against the null target; bounds the search. `None` in virtual time.
+    #[serde(default)]
+    pub generator_ceiling: Option<f64>,
     /// Reference first and last; `None` until both were measured.
     pub drift: Option<Drift>,
     /// The number.

@@ -31,7 +31,7 @@ impl TargetIdentity {
     }
 }
 
-/// Counters of the target itself, read at window edges. Totals since the target was made.
+/// Counters of the target itself: totals since it was made, or what a level added to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetCounters {
     /// Engine steps.
@@ -44,7 +44,7 @@ pub struct TargetCounters {
     pub decode_tokens: u64,
     /// Sequences that lost their blocks.
     pub preemptions: u64,
-    /// Most KV blocks in use at once.
+    /// Most KV blocks in use at once since the target was made.
     pub kv_blocks_peak: u64,
     /// KV blocks there are; 0 where the target has none.
     pub kv_blocks_total: u64,

@@ -161,6 +161,7 @@ fn status(status: RunStatus) -> &'static str {
         RunStatus::Running => "running",
         RunStatus::Complete => "complete",
         RunStatus::Interrupted => "INTERRUPTED",
+        RunStatus::OutOfBudget => "OUT OF BUDGET",
         RunStatus::Aborted => "ABORTED",
     }
 }

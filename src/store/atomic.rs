@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Nothing was there to write into.
-    #[error("cannot create `{}`: {cause}. Choose a folder that you may write to", path.display())]
+    #[error("cannot create `{}`: {cause}. {}", path.display(), Remedy(cause, "Choose a folder that you may write to"))]
     Create {
         /// What was to be created.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum WriteError {
         cause: io::Error,
     },
     /// The bytes did not all arrive.
-    #[error("cannot write {bytes} bytes to `{}`: {cause}. {}", path.display(), Remedy(cause))]
+    #[error("cannot write {bytes} bytes to `{}`: {cause}. {}", path.display(), Remedy(cause, "Check the disk or choose another folder"))]
     Write {
         /// The final name.
         path: PathBuf,
@@ -42,15 +42,15 @@ pub enum WriteError {
     },
 }
 
-/// What to do about a failed write.
-struct Remedy<'a>(&'a io::Error);
+/// What to do about a failed write: by its cause, else what is said beside it.
+struct Remedy<'a>(&'a io::Error, &'static str);
 
 impl fmt::Display for Remedy<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self.0.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free space there or choose another folder",
             io::ErrorKind::FileTooLarge => "Raise the file size limit (`ulimit -f`) or choose another folder",
-            _ => "Check the disk or choose another folder",
+            _ => self.1,
         })
     }
 }

@@ -1,15 +1,23 @@
 //! One measurement at a time: a lock on the node, and one on each open run folder.
 //!
-//! Both are `flock`s, which the kernel drops with the process, also after `kill -9`. The node's lock lies in the data
-//! folder and carries the host's name, so that nodes sharing a data folder do not block each other.
+//! Both are `flock`s, which the kernel drops with the process, also after `kill -9`. The node's lock lies in a folder that all
+//! users of the node share, so that runs into different data folders see each other.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::store::atomic::WriteError;
+
+/// A reader looks at a folder's lock for microseconds; so often it is tried again.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a lock was not had.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +29,14 @@ pub enum LockError {
         path: PathBuf,
         /// `process 123`, as its holder wrote it.
         holder: String,
+    },
+    /// The system gives no lock there.
+    #[error("cannot lock `{}`: {cause}. Choose a folder on a file system that has locks", path.display())]
+    Refused {
+        /// The lock.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
     },
     /// There is no lock to take.
     #[error(transparent)]
@@ -35,26 +51,48 @@ pub struct NodeLock {
 }
 
 impl NodeLock {
-    /// Takes the node's lock.
+    /// Takes the node's lock, in a folder that every user of the node names alike.
     ///
     /// # Errors
     /// When it is held, or its file cannot be made.
-    pub fn take(data_dir: &Path, hostname: &str) -> Result<Self, LockError> {
-        let host = hostname.replace(['/', '\0'], "_");
-        let path = data_dir.join(format!("measuring-{host}.lock"));
-        let refuse = |cause| WriteError::Create { path: path.clone(), cause };
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(refuse)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            // A holder that has not written its name yet is still a holder.
-            drop(file.read_to_string(&mut holder));
-            let holder = holder.trim();
-            let holder = if holder.is_empty() { "process unknown".to_owned() } else { format!("process {holder}") };
-            return Err(LockError::Held { path, holder });
+    pub fn take(folder: &Path) -> Result<Self, LockError> {
+        let path = folder.join("plimsoll-measuring.lock");
+        let mut file = shared(&path).map_err(|cause| WriteError::Create { path: path.clone(), cause })?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                // A holder that has not written its name yet is still a holder.
+                drop(file.read_to_string(&mut holder));
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "process unknown".to_owned() } else { format!("process {holder}") };
+                return Err(LockError::Held { path, holder });
+            }
+            Err(cause) => return Err(LockError::Refused { path, cause: cause.into() }),
         }
-        let named = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        named.map_err(|cause| WriteError::Write { path: path.clone(), bytes: 8, cause })?;
+        // The name helps whoever waits; the lock holds without it, such as on a full disk.
+        drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())));
         Ok(Self { _file: file })
+    }
+}
+
+/// The lock's file, which whoever came first made and everybody may open. It is not made and opened in one call: in a
+/// folder that everybody may write to, the system refuses that for a file of another user.
+fn shared(path: &Path) -> io::Result<File> {
+    let no_link = OFlags::NOFOLLOW.bits() as i32;
+    let mut open = OpenOptions::new();
+    open.read(true).write(true).custom_flags(no_link);
+    match open.open(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match open.clone().create_new(true).open(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => open.open(path),
+        Ok(file) => {
+            file.set_permissions(Permissions::from_mode(0o666))?;
+            Ok(file)
+        }
+        refused => refused,
     }
 }
 
@@ -68,15 +106,19 @@ impl FolderLock {
     /// Takes the lock of a run folder.
     pub(super) fn take(folder: &Path) -> Result<Self, LockError> {
         let opened = File::open(folder).map_err(|cause| WriteError::Create { path: folder.to_owned(), cause })?;
-        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _folder: opened }),
-            Err(_) => Err(LockError::Held { path: folder.to_owned(), holder: "process unknown".to_owned() }),
+        for _ in 0..TRIES {
+            match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _folder: opened }),
+                Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
+                Err(cause) => return Err(LockError::Refused { path: folder.to_owned(), cause: cause.into() }),
+            }
         }
+        Err(LockError::Held { path: folder.to_owned(), holder: "process unknown".to_owned() })
     }
 
     /// Whether some process holds it.
     pub(super) fn is_held(folder: &Path) -> bool {
-        let Ok(opened) = fs::File::open(folder) else { return false };
-        flock(&opened, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+        let Ok(opened) = File::open(folder) else { return false };
+        flock(&opened, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
     }
 }

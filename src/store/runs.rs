@@ -14,7 +14,8 @@ use crate::record::SCHEMA_VERSION;
 use crate::record::level::LevelRecord;
 use crate::record::run::{RunRecord, RunStatus};
 use crate::store::atomic::{self, WriteError};
-use crate::store::lock::{FolderLock, LockError, NodeLock};
+use crate::store::lock::{FolderLock, LockError};
+use crate::store::request_log::writer::OpenLogError;
 
 /// Every request of a run, one zstd frame a level.
 pub const REQUEST_LOG: &str = "requests.jsonl.zst";
@@ -31,6 +32,17 @@ pub enum StoreError {
     /// See [`LockError`].
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// See [`OpenLogError`].
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
+    /// A figure is no number, so the file could not be read back.
+    #[error("cannot save `{}`: `{field}` is no finite number. This is a fault of plimsoll: please report it", path.display())]
+    NotFinite {
+        /// Which.
+        path: PathBuf,
+        /// The field, as the file would name it.
+        field: String,
+    },
     /// A file cannot be read.
     #[error("cannot read `{}`: {cause}. Check that the folder is a run's and that you may read it", path.display())]
     Read {
@@ -106,8 +118,8 @@ impl RunStore {
         let store = Self::at(data_dir);
         let folder = store.folder();
         atomic::create_folder(&folder)?;
-        let proof = folder.join(".writable.tmp");
-        let created = File::create(&proof).and_then(|_| fs::remove_file(&proof));
+        let proof = atomic::temporary_beside(&folder.join("writable"));
+        let created = File::create_new(&proof).and_then(|_| fs::remove_file(&proof));
         created.map_err(|cause| WriteError::Create { path: folder, cause })?;
         Ok(store)
     }
@@ -116,14 +128,6 @@ impl RunStore {
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.data_dir.join("runs")
-    }
-
-    /// Takes the right to measure on this node: before the target is built, so that nothing is built in vain.
-    ///
-    /// # Errors
-    /// When another run holds it.
-    pub fn lock_node(&self, hostname: &str) -> Result<NodeLock, StoreError> {
-        Ok(NodeLock::take(&self.data_dir, hostname)?)
     }
 
     /// A name for a new run: ULIDs sort by the time they were made. Its random half must differ between two runs of
@@ -137,22 +141,22 @@ impl RunStore {
     ///
     /// # Errors
     /// When it cannot be created.
-    pub fn create(&self, run: &RunRecord, lock: NodeLock) -> Result<RunFolder, StoreError> {
+    pub fn create(&self, run: &RunRecord) -> Result<RunFolder, StoreError> {
         let path = self.folder().join(&run.id);
         let temporary = atomic::temporary_beside(&path);
         atomic::create_folder(&temporary.join(LEVELS))?;
         write_json(&temporary.join(RUN), &without_levels(run))?;
         let named = fs::rename(&temporary, &path).and_then(|()| File::open(self.folder())?.sync_all());
         named.map_err(|cause| WriteError::Create { path: path.clone(), cause })?;
-        RunFolder::lock(path, lock)
+        RunFolder::lock(path)
     }
 
     /// Opens the folder of an unfinished run to go on with it.
     ///
     /// # Errors
     /// When it cannot be read, or is being written to.
-    pub fn resume(&self, folder: &Path, lock: NodeLock) -> Result<(RunFolder, RunRecord), StoreError> {
-        let opened = RunFolder::lock(folder.to_owned(), lock)?;
+    pub fn resume(&self, folder: &Path) -> Result<(RunFolder, RunRecord), StoreError> {
+        let opened = RunFolder::lock(folder.to_owned())?;
         atomic::sweep(folder);
         atomic::sweep(&folder.join(LEVELS));
         let run = load(folder)?;
@@ -210,13 +214,12 @@ impl RunStore {
 pub struct RunFolder {
     path: PathBuf,
     _writing: FolderLock,
-    _measuring: NodeLock,
 }
 
 impl RunFolder {
-    fn lock(path: PathBuf, lock: NodeLock) -> Result<Self, StoreError> {
+    fn lock(path: PathBuf) -> Result<Self, StoreError> {
         let writing = FolderLock::take(&path)?;
-        Ok(Self { path, _writing: writing, _measuring: lock })
+        Ok(Self { path, _writing: writing })
     }
 
     /// Where it is.
@@ -245,6 +248,20 @@ impl RunFolder {
     /// When it cannot be written.
     pub fn save_level(&self, level: &LevelRecord) -> Result<(), StoreError> {
         write_json(&self.path.join(LEVELS).join(format!("{:03}.json", level.index)), level)
+    }
+
+    /// Removes the levels from `index` on, the last one first: what a crash in between leaves has no gap.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn drop_levels(&self, index: u32) -> Result<(), StoreError> {
+        for path in level_files(&self.path)?.iter().rev() {
+            let number = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok());
+            if number.is_some_and(|number| number >= index) {
+                fs::remove_file(path).map_err(|cause| WriteError::Write { path: path.clone(), bytes: 0, cause })?;
+            }
+        }
+        Ok(())
     }
 
     /// The levels saved so far, in order of measurement.
@@ -343,9 +360,15 @@ fn without_levels(run: &RunRecord) -> RunRecord {
     RunRecord { levels: Vec::new(), ..run.clone() }
 }
 
-fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+/// Writes what can be read back: JSON has no way to write a number that is none, and would turn it into `null`.
+fn write_json<T: serde::Serialize + DeserializeOwned>(path: &Path, value: &T) -> Result<(), StoreError> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|cause| StoreError::Corrupt { path: path.to_owned(), cause })?;
     text.push(b'\n');
+    if let Err(cause) = serde_json::from_slice::<T>(&text) {
+        let line = text.split(|byte| *byte == b'\n').nth(cause.line().saturating_sub(1)).map(String::from_utf8_lossy).unwrap_or_default();
+        let field = line.trim().split('"').nth(1).unwrap_or_default().to_owned();
+        return Err(StoreError::NotFinite { path: path.to_owned(), field });
+    }
     Ok(atomic::write(path, &text)?)
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
 
@@ -144,6 +144,10 @@ impl Target for InProcess {
         self.events.waiting()
     }
 
+    fn is_alive(&self) -> bool {
+        !self.counters.dead.load(Ordering::Relaxed)
+    }
+
     fn events_lost(&self) -> u64 {
         self.events.lost()
     }
@@ -182,6 +186,7 @@ impl Served {
             }
             Err(_) => FailureKind::TargetGone,
         };
+        self.counters.dead.store(true, Ordering::Relaxed);
         self.reporter.fail_all(failure);
         while let Ok(message) = self.inbox.recv() {
             if let Message::Submit(_, slot) = message {
@@ -281,6 +286,8 @@ struct SharedCounters {
     preemptions: AtomicU64,
     kv_blocks_peak: AtomicU64,
     kv_blocks_total: AtomicU64,
+    /// The engine ended before its time.
+    dead: AtomicBool,
 }
 
 impl SharedCounters {

@@ -73,6 +73,12 @@ pub trait Target {
     /// Whether an event waits; asked often while the generator has nothing to do.
     fn has_events(&self) -> bool;
 
+    /// Whether it can still serve: one that ran out of memory or whose thread died fails everything from then on, and the
+    /// next level needs a fresh one.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// Events lost because the ring was full; any makes the level invalid.
     fn events_lost(&self) -> u64 {
         0

@@ -6,9 +6,9 @@ use plimsoll::campaign::journal::Journal;
 use plimsoll::campaign::measure::{Bench, Halt};
 use plimsoll::campaign::plan::Plan;
 use plimsoll::campaign::progress::{Progress, Silent, Watcher};
-use plimsoll::campaign::targets::SimulatedTargets;
+use plimsoll::campaign::targets::{SimulatedTargets, Targets};
 use plimsoll::campaign::traffic::Traffic;
-use plimsoll::clock::{Nanos, Virtual};
+use plimsoll::clock::{Clock, Nanos, Virtual};
 use plimsoll::queueing::law::{ServiceLaw, ServiceTime};
 use plimsoll::queueing::truth::{highest_load, mm1_sojourn_over};
 use plimsoll::record::level::{LevelRecord, Offered, Purpose};
@@ -72,6 +72,8 @@ impl Traffic for Plain {
 pub(crate) struct Ran {
     pub(crate) result: bench::Result,
     pub(crate) levels: Vec<LevelRecord>,
+    /// On its own clock.
+    pub(crate) took: Nanos,
 }
 
 pub(crate) fn campaign(law: ServiceLaw, plan: &Plan, watcher: &mut dyn Watcher, interrupt: &Interrupt) -> Ran {
@@ -79,32 +81,46 @@ pub(crate) fn campaign(law: ServiceLaw, plan: &Plan, watcher: &mut dyn Watcher, 
 }
 
 fn campaign_of(output_tokens: u32, law: ServiceLaw, plan: &Plan, watcher: &mut dyn Watcher, interrupt: &Interrupt) -> Ran {
+    let mut targets = SimulatedTargets::new("test", law, rng::derive(plan.seed, "target"));
+    campaign_on(output_tokens, &mut targets, plan, &mut Journal::none(), watcher, interrupt)
+}
+
+/// A campaign in virtual time on any targets, into any journal.
+pub(crate) fn campaign_on(
+    output_tokens: u32,
+    targets: &mut dyn Targets,
+    plan: &Plan,
+    journal: &mut Journal,
+    watcher: &mut dyn Watcher,
+    interrupt: &Interrupt,
+) -> Ran {
     let mut clock = Virtual::start();
-    let mut journal = Journal::none();
     let traffic = Plain { output_tokens };
     let mut bench = Bench {
         plan,
         traffic: &traffic,
         clock: &mut clock,
-        journal: &mut journal,
+        journal,
         watcher,
         interrupt,
         telemetry: Telemetry::Unavailable { why: "simulated".to_owned() },
         ceiling: None,
+        pace: 1.0,
+        first_request_ms: None,
         levels: Vec::new(),
     };
-    let mut targets = SimulatedTargets::new("test", law, rng::derive(plan.seed, "target"));
-    let result = bench::run(&mut bench, &mut targets).expect("a simulated campaign cannot fail");
-    Ran { result, levels: bench.levels }
+    let result = bench::run(&mut bench, targets).expect("a simulated campaign cannot fail");
+    let levels = bench.levels;
+    Ran { result, levels, took: clock.now() }
 }
 
 const SERVICE_S: f64 = 0.02;
 
-fn mm1() -> ServiceLaw {
+pub(crate) fn mm1() -> ServiceLaw {
     ServiceLaw::Servers { count: 1, service: ServiceTime::Exponential { mean_s: SERVICE_S } }
 }
 
-fn slo(text: &str) -> Slo {
+pub(crate) fn slo(text: &str) -> Slo {
     Slo::parse(text, SloSource::Flag).expect("the test's SLO")
 }
 

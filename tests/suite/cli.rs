@@ -88,7 +88,7 @@ fn runs_are_listed_and_shown_from_the_data_folder() {
     assert!(empty.status.success() && stdout(&empty).starts_with("no runs in"), "{}", stdout(&empty));
     let store = RunStore::open(data.path()).unwrap();
     let mut record = records::run(&RunStore::new_id());
-    let open = store.create(&record, store.lock_node("node-1").unwrap()).unwrap();
+    let open = store.create(&record).unwrap();
     open.save_level(&records::level(0)).unwrap();
     record.status = RunStatus::Complete;
     open.save_run(&record).unwrap();
@@ -165,18 +165,28 @@ fn completions_and_manual_pages_know_every_verb() {
 
 #[test]
 fn each_kind_of_failure_ends_the_process_with_its_own_code() {
+    use std::io;
+
     use plimsoll::campaign::interrupt::Signal;
-    use plimsoll::campaign::measure::Halt;
+    use plimsoll::campaign::measure::{Halt, TargetHangs};
     use plimsoll::capacity::throughput::NoCapacity;
     use plimsoll::cli::exit::Exit;
     use plimsoll::device::error::DeviceError;
+    use plimsoll::store::atomic::WriteError;
     use plimsoll::store::lock::LockError;
+    use plimsoll::store::request_log::writer::OpenLogError;
     use plimsoll::store::runs::StoreError;
     use plimsoll::workload::spec::WorkloadError;
 
     let text = || "x".to_owned();
     let held = LockError::Held { path: "x".into(), holder: text() };
-    let failures: [(anyhow::Error, u8); 9] = [
+    let full = || io::Error::from(io::ErrorKind::StorageFull);
+    let failures: [(anyhow::Error, u8); 14] = [
+        (WriteError::Create { path: "x".into(), cause: full() }.into(), 74),
+        (LockError::Refused { path: "x".into(), cause: io::Error::other("no locks") }.into(), 73),
+        (StoreError::from(OpenLogError::Damaged { path: "x".into(), length: 1, expected: 2 }).into(), 65),
+        (TargetHangs { held: 3 }.into(), 69),
+        (StoreError::NotFinite { path: "x".into(), field: text() }.into(), 1),
         (anyhow::anyhow!("nobody foresaw it"), 1),
         (StoreError::Ambiguous { name: text(), fits: vec![] }.into(), 2),
         (NoCapacity::SloUnmet { run: text(), why: text(), remedy: "x" }.into(), 3),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use plimsoll::record::run::RunStatus;
 use plimsoll::store::atomic::{self, WriteError};
@@ -11,7 +11,7 @@ use plimsoll::store::request_log::reader::Requests;
 use plimsoll::store::request_log::writer::RequestLog;
 use plimsoll::store::runs::{RunStore, StoreError, load};
 
-use crate::support::{plimsoll, records, run, stderr};
+use crate::support::{records, run, stderr, with_file_limit};
 
 /// A file system of one MiB, where this process may make one.
 struct SmallDisk {
@@ -67,17 +67,10 @@ fn too_little_room_is_said_with_both_numbers_before_the_start() {
     assert!(error.to_string().contains(&free.to_string()) && error.to_string().contains("Free space"), "{error}");
 }
 
-/// The program under a limit on the size of files, which fails writes as a full disk does.
-fn with_file_limit(kibibytes: u32, arguments: &[&str]) -> Output {
-    let program = plimsoll().get_program().to_owned();
-    let script = format!("trap '' XFSZ; ulimit -f {kibibytes}; exec \"$0\" \"$@\"");
-    Command::new("bash").args(["-c", &script]).arg(program).args(arguments).output().unwrap()
-}
-
 #[test]
 fn a_write_that_does_not_fit_exits_74_and_leaves_no_half_file() {
     let folder = tempfile::tempdir().unwrap();
-    let output = with_file_limit(1, &["man", folder.path().to_str().unwrap()]);
+    let output = with_file_limit(1, ["man", folder.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(74), "{}", stderr(&output));
     assert!(stderr(&output).contains("bytes to") && stderr(&output).contains("ulimit -f"), "{}", stderr(&output));
     let halves = fs::read_dir(folder.path()).unwrap().flatten().filter(|entry| !entry.file_name().to_string_lossy().ends_with(".1"));
@@ -89,7 +82,7 @@ fn a_disk_that_fills_up_keeps_the_levels_saved_before() {
     let Some(disk) = SmallDisk::mount() else { return };
     let store = RunStore::open(disk.path()).unwrap();
     let record = records::run(&RunStore::new_id());
-    let folder = store.create(&record, store.lock_node("node-1").unwrap()).unwrap();
+    let folder = store.create(&record).unwrap();
     folder.save_level(&records::level(0)).unwrap();
     let filler = disk.fill_but(96 << 10);
     let error = (1..1000).find_map(|index| folder.save_level(&records::level(index)).err()).expect("a thousand levels do not fit");
@@ -102,7 +95,7 @@ fn a_disk_that_fills_up_keeps_the_levels_saved_before() {
     assert_eq!((run.status, run.levels.first()), (RunStatus::Aborted, Some(&records::level(0))));
     assert!(run.levels.iter().eq((0..).take(run.levels.len()).map(records::level).collect::<Vec<_>>().iter()));
     fs::remove_file(filler).unwrap();
-    let (folder, _) = store.resume(&path, store.lock_node("node-1").unwrap()).unwrap();
+    let (folder, _) = store.resume(&path).unwrap();
     folder.save_level(&records::level(999)).expect("there is room again");
 }
 

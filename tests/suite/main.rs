@@ -5,7 +5,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests make half files, read settings and take real time on purpose")]
 
 mod arrivals;
+mod bench;
 mod bench_traffic;
+mod budget;
 mod campaign;
 mod checkpoints;
 mod cli;
@@ -16,10 +18,12 @@ mod disk;
 mod drive;
 mod engine;
 mod engine_shapes;
+mod failing;
 mod formula;
 mod generate;
 mod in_process;
 mod kv_blocks;
+mod memory;
 mod ops;
 mod plain_device;
 mod plan;
@@ -27,6 +31,7 @@ mod published_traces;
 mod queueing;
 mod report;
 mod request_log;
+mod resume;
 mod scenarios;
 mod search_coverage;
 mod signals;

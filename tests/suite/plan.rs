@@ -12,9 +12,7 @@ use crate::support::{document, run, stderr, stdout};
 /// Saves a run as `bench` does.
 fn save(data: &Path, record: &RunRecord) {
     let store = RunStore::open(data).expect("a temporary folder can be written");
-    let folder = store
-        .create(record, store.lock_node("node-7").expect("a temporary folder can be written"))
-        .expect("a temporary folder can be written");
+    let folder = store.create(record).expect("a temporary folder can be written");
     for level in &record.levels {
         folder.save_level(level).expect("a temporary folder can be written");
     }

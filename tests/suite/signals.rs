@@ -8,9 +8,9 @@ use std::time::Duration;
 use plimsoll::campaign::interrupt::{Interrupt, Signal};
 use plimsoll::cli::exit::Exit;
 use plimsoll::cli::signals;
-use rustix::process::{Pid, Signal as System, kill_process};
+use rustix::process::Signal as System;
 
-use crate::support::{CHILD_FOLDER, child};
+use crate::support::{CHILD_FOLDER, child, send, wait_for};
 
 #[test]
 fn the_first_stop_counts_and_the_second_is_told_apart() {
@@ -26,16 +26,6 @@ fn the_first_stop_counts_and_the_second_is_told_apart() {
 /// What the child leaves when it is told to stop.
 fn saved(folder: &Path) -> PathBuf {
     folder.join("saved")
-}
-
-fn wait_for(path: &Path) {
-    for _ in 0..2000 {
-        if path.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("{} did not appear", path.display());
 }
 
 #[test]
@@ -62,11 +52,6 @@ fn waiting(folder: &Path) -> Child {
     let waiting = child("signals::waits_to_be_stopped", folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for(&folder.join("ready"));
     waiting
-}
-
-fn send(to: &Child, signal: System) {
-    let pid = Pid::from_raw(i32::try_from(to.id()).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
         quick: false,
         plan_hash: "0".repeat(64),
         cold_start: ColdStart { load_s: 1.25, first_request_ms: Some(210.0) },
+        generator_ceiling: None,
         drift: Some(Drift { first: 120.5, last: 120.1, limit: 0.02, noise: 0.0 }),
         headline: Some(Headline {
             status: HeadlineStatus::Confirmed,
@@ -195,6 +196,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
         telemetry: Telemetry::Unavailable { why: "libnvidia-ml.so.1 was not found".to_owned() },
         verdict: Verdict { invalid: Vec::new(), outcome },
         request_log_bytes: 0,
+        unlogged_requests: 0,
         offered,
     }
 }

@@ -3,18 +3,18 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plimsoll::record::run::{RunRecord, RunStatus};
 use plimsoll::store::atomic::{self, CreateError, Disk, Files};
+use plimsoll::store::lock::{LockError, NodeLock};
 use plimsoll::store::runs::{RunStore, StoreError, is_intact, load};
 
 use crate::support::records;
 use crate::support::{CHILD_FOLDER, child};
-
-const HOST: &str = "node-1";
 
 fn new_run() -> RunRecord {
     records::run(&RunStore::new_id())
@@ -23,7 +23,7 @@ fn new_run() -> RunRecord {
 /// A finished run of `levels` levels, in its folder.
 fn finished(store: &RunStore, levels: u32) -> PathBuf {
     let mut run = new_run();
-    let folder = store.create(&run, store.lock_node(HOST).unwrap()).unwrap();
+    let folder = store.create(&run).unwrap();
     for index in 0..levels {
         folder.save_level(&records::level(index)).unwrap();
     }
@@ -66,21 +66,26 @@ fn a_run_is_found_by_its_id_its_first_letters_latest_and_its_folder() {
 
 #[test]
 fn two_runs_do_not_measure_on_one_node_at_once() {
-    let data = tempfile::tempdir().unwrap();
-    let store = RunStore::open(data.path()).unwrap();
-    let first = store.lock_node(HOST).unwrap();
-    let message = store.lock_node(HOST).unwrap_err().to_string();
+    let node = tempfile::tempdir().unwrap();
+    let first = NodeLock::take(node.path()).unwrap();
+    let message = NodeLock::take(node.path()).unwrap_err().to_string();
     assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
-    store.lock_node("node-2").expect("another node that shares the folder is free");
     drop(first);
-    store.lock_node(HOST).expect("the lock was given back");
+    drop(NodeLock::take(node.path()).expect("the lock was given back"));
+    let lock = fs::read_dir(node.path()).unwrap().flatten().next().expect("there is one file").path();
+    assert_eq!(fs::metadata(&lock).unwrap().permissions().mode() & 0o777, 0o666, "another user can take it as well");
+    fs::remove_file(&lock).unwrap();
+    fs::write(node.path().join("precious"), "kept").unwrap();
+    std::os::unix::fs::symlink(node.path().join("precious"), &lock).unwrap();
+    assert!(matches!(NodeLock::take(node.path()), Err(LockError::Write(_))), "a link planted there is not followed");
+    assert_eq!(fs::read_to_string(node.path().join("precious")).unwrap(), "kept");
 }
 
 #[test]
 fn a_run_is_running_while_its_folder_is_held_and_aborted_when_nobody_holds_it() {
     let data = tempfile::tempdir().unwrap();
     let store = RunStore::open(data.path()).unwrap();
-    let folder = store.create(&new_run(), store.lock_node(HOST).unwrap()).unwrap();
+    let folder = store.create(&new_run()).unwrap();
     let path = folder.path().to_owned();
     assert_eq!(load(&path).unwrap().status, RunStatus::Running);
     drop(folder);
@@ -92,16 +97,28 @@ fn a_run_is_running_while_its_folder_is_held_and_aborted_when_nobody_holds_it() 
 fn a_run_that_was_stopped_is_resumed_with_the_levels_it_has() {
     let data = tempfile::tempdir().unwrap();
     let store = RunStore::open(data.path()).unwrap();
-    let folder = store.create(&new_run(), store.lock_node(HOST).unwrap()).unwrap();
+    let folder = store.create(&new_run()).unwrap();
     let path = folder.path().to_owned();
     folder.save_level(&records::level(0)).unwrap();
     fs::write(path.join("levels/.001.json.1-2.tmp"), "{half").unwrap();
     drop(folder);
-    let (folder, run) = store.resume(&path, store.lock_node(HOST).unwrap()).unwrap();
+    let (folder, run) = store.resume(&path).unwrap();
     assert_eq!(run.levels, [records::level(0)]);
     assert!(!path.join("levels/.001.json.1-2.tmp").exists(), "what the crash left is swept");
     folder.save_level(&records::level(1)).unwrap();
     assert_eq!(folder.levels().unwrap().len(), 2);
+}
+
+#[test]
+fn a_figure_that_is_no_number_is_refused_by_its_name_and_spoils_no_file() {
+    let data = tempfile::tempdir().unwrap();
+    let store = RunStore::open(data.path()).unwrap();
+    let folder = store.create(&new_run()).unwrap();
+    let mut level = records::level(0);
+    level.warm_up_s = f64::NAN;
+    let message = folder.save_level(&level).unwrap_err().to_string();
+    assert!(message.contains("`warm_up_s`") && message.contains("000.json"), "{message}");
+    assert!(folder.levels().unwrap().is_empty());
 }
 
 #[test]
@@ -247,7 +264,8 @@ fn writes_levels_until_it_is_killed() {
     let data = std::env::var_os(CHILD_FOLDER).expect("its parent gives it a folder");
     let store = RunStore::open(Path::new(&data)).unwrap();
     let run = new_run();
-    let folder = store.create(&run, store.lock_node(HOST).unwrap()).unwrap();
+    let _lock = NodeLock::take(Path::new(&data)).unwrap();
+    let folder = store.create(&run).unwrap();
     for index in 0.. {
         folder.save_level(&records::level(index)).unwrap();
         folder.save_run(&run).unwrap();
@@ -273,7 +291,7 @@ fn a_run_killed_at_any_moment_reads_as_aborted_with_whole_levels_and_frees_the_n
             assert_eq!(run.levels, (0..).take(run.levels.len()).map(records::level).collect::<Vec<_>>());
             levels_seen += run.levels.len();
         }
-        store.lock_node(HOST).expect("a killed process holds no lock");
+        NodeLock::take(data.path()).expect("a killed process holds no lock");
     }
     assert!(levels_seen > 0, "no child lived long enough to save a level");
 }

@@ -137,7 +137,7 @@ impl<'a> Level<'a> {
                     completions.push(now);
                     requests[id as usize].done = true;
                     if let Some(settle) = settle.as_deref_mut() {
-                        settle.observe_end(now.since(requests[id as usize].intended), Wave::Later);
+                        settle.observe_end(Some(now.since(requests[id as usize].intended)), Wave::Later);
                     }
                 }
                 Happening::Admitted | Happening::Preempted => {}

@@ -8,6 +8,13 @@ use crate::cli::weights::WeightsArgs;
 use crate::workload::fit::Caps;
 use crate::workload::trace::format::TraceFormat;
 
+/// `bench` with every flag that a run has decided already refused beside `--resume`: silently ignored, it would mislead.
+pub(in crate::cli) fn refusing_beside_resume(bench: clap::Command) -> clap::Command {
+    let ids = bench.get_arguments().map(|argument| argument.get_id().clone());
+    let fixed = ids.filter(|id| !["resume", "budget"].contains(&id.as_str())).collect::<Vec<_>>();
+    bench.mut_arg("resume", |resume| resume.conflicts_with_all(fixed))
+}
+
 /// Arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -22,10 +29,10 @@ pub struct BenchArgs {
     /// Short windows, SLO at p90 relative to the idle latencies: under two minutes, indicative
     #[arg(long)]
     pub quick: bool,
-    /// Time for the whole run, such as 20m: narrower brackets need more
+    /// Time for the whole run, such as 20m: windows are shortened to fit, which widens bracket and interval
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub budget: Option<std::time::Duration>,
-    /// Go on with an unfinished run: `latest`, an id or its beginning, or a folder
+    /// Go on with an unfinished run: `latest`, an id or its beginning, or a folder; with `--budget`, for that much longer
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
     pub resume: Option<String>,
     /// A word of your own, kept with the run and shown with it

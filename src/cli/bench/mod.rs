@@ -2,50 +2,67 @@
 
 mod args;
 mod choose;
+mod command;
 mod demand;
 mod law;
 mod run;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Context;
 
 use crate::campaign::measure::Halt;
 pub use crate::cli::bench::args::BenchArgs;
+use crate::cli::bench::args::TargetKind;
+pub(super) use crate::cli::bench::args::refusing_beside_resume;
 use crate::cli::bench::demand::Demand;
 use crate::cli::bench::run::{Place, Prepared, measure};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
-use crate::cli::terminal::{Format, Terminal};
+use crate::cli::terminal::{self, Format, Progress, Terminal};
 use crate::cli::{report, signals};
 use crate::node;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
+use crate::store::lock::NodeLock;
 use crate::store::runs::{RunStore, load};
 
 /// Measures a target, saves the run and prints its report.
 ///
 /// # Errors
 /// When the target or its traffic cannot be made, or the run cannot be saved.
-pub fn run(args: &BenchArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
+pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyhow::Result<Exit> {
     out.format_among(&[Format::Text, Format::Json, Format::Markdown, Format::Csv])?;
-    let store = RunStore::open(&out.data_dir()?)?;
-    let (args, resumed) = resolve(args, &store)?;
+    let command = command::kept(arguments, args)?;
+    let data_dir = out.data_dir()?;
+    let store = RunStore::open(&data_dir)?;
+    let (args, resumed) = resolve(args, &command, &store)?;
     let demand = Demand::given(&args.demand)?;
     let interrupt = signals::watch()?;
-    let node = node::describe();
-    // Before anything is built: two measurements on one node spoil each other.
-    let lock = store.lock_node(&node.hostname)?;
+    // Before anything is built: two measurements on one node spoil each other. In virtual time there is nothing to spoil.
+    let _lock = (args.target.target == TargetKind::Engine).then(|| NodeLock::take(&lock_folder())).transpose()?;
     let id = resumed.as_ref().map_or_else(RunStore::new_id, |(_, saved)| saved.id.clone());
-    let prepared = Prepared::new(args, node, &id, Drawn::new(out.progress()))?;
-    let (run, halted) = measure(prepared, Place { store: &store, lock, id: &id }, resumed, &interrupt)?;
+    let prepared = Prepared::new(args, node::describe(), &id, Drawn::new(out.progress()), &interrupt)?;
+    let (run, halted) = measure(prepared, Place { store: &store, id: &id, command }, resumed, &interrupt)?;
+    if out.progress() != Progress::Silent {
+        terminal::note(format_args!("saved as run {id} in `{}`", store.folder().join(&id).display()));
+        if run.status != RunStatus::Complete {
+            terminal::note(format_args!("go on with it: {}", command::resuming(&id, &data_dir, run.status)));
+        }
+    }
     report::print(&run, |assumed| demand.over(assumed), out)?;
-    tracing::info!("saved as run {id} in {}", store.folder().display());
     Ok(exit(&run, halted))
 }
 
-/// With `--resume` the saved command line counts, not this one.
-fn resolve(args: &BenchArgs, store: &RunStore) -> anyhow::Result<(BenchArgs, Option<(PathBuf, RunRecord)>)> {
-    let Some(name) = &args.resume else { return Ok((args.clone(), None)) };
+/// Where all users of the node look for its lock.
+fn lock_folder() -> PathBuf {
+    std::env::var_os("PLIMSOLL_LOCK_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+}
+
+/// With `--resume` the saved command line counts; only a `--budget` may be given anew.
+fn resolve(asked: &BenchArgs, command: &[String], store: &RunStore) -> anyhow::Result<(BenchArgs, Option<(PathBuf, RunRecord)>)> {
+    // A new run is made from what its record keeps, as a resumed one is.
+    let Some(name) = &asked.resume else { return Ok((super::bench_args_of(command)?, None)) };
     let folder = store.find(name)?;
     let saved = load(&folder)?;
     if saved.status == RunStatus::Complete {
@@ -60,6 +77,8 @@ fn resolve(args: &BenchArgs, store: &RunStore) -> anyhow::Result<(BenchArgs, Opt
         .with_context(|| format!("cannot read the command line that run {} was made with", saved.id))
         .exit_with(Exit::BadInput)?;
     args.method.seed = Some(saved.seed);
+    // More time for a run that had too little.
+    args.budget = asked.budget.or(args.budget);
     Ok((args, Some((folder, saved))))
 }
 

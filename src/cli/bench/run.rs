@@ -1,5 +1,6 @@
 //! From chosen arguments to a measured and saved run.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -22,12 +23,12 @@ use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
 use crate::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
 use crate::engine::kv_blocks::PrefixReuse;
 use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
+use crate::engine::weights::LoadProgress;
 use crate::record::SCHEMA_VERSION;
 use crate::record::node::NodeRecord;
 use crate::record::run::{RunRecord, RunStatus};
 use crate::record::slo::{Slo, SloSource};
 use crate::rng;
-use crate::store::lock::NodeLock;
 use crate::store::runs::RunStore;
 use crate::workload::fit::Limits;
 
@@ -42,7 +43,8 @@ pub(super) struct Prepared {
     traffic: Chosen,
     targets: Box<dyn Targets>,
     clock: Box<dyn Clock>,
-    ceiling: Option<f64>,
+    /// What the target is made of, beyond its identity: names the plan with it.
+    made_of: String,
     drawn: Drawn,
 }
 
@@ -51,22 +53,26 @@ pub(super) type Resumed = Option<(PathBuf, RunRecord)>;
 
 impl Prepared {
     /// Loads the model and makes the traffic.
-    pub(super) fn new(args: BenchArgs, node: NodeRecord, id: &str, mut drawn: Drawn) -> anyhow::Result<Self> {
+    pub(super) fn new(args: BenchArgs, node: NodeRecord, id: &str, mut drawn: Drawn, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
         // Whatever is wrong with the traffic is said before weights are loaded.
         let traffic = choose::traffic(&args, &node)?;
-        let (targets, clock): (Box<dyn Targets>, Box<dyn Clock>) = match args.target.target {
+        let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match args.target.target {
             TargetKind::Engine => {
                 let source = model(&args, seed)?;
                 choose::fitted(traffic.clone(), choose::limits(&source.config))?;
                 let clock = Monotonic::start();
-                (Box::new(engine(source, &args, &node, clock, &mut drawn)?), Box::new(clock))
+                let engines = engine(source, &args, &node, clock, &mut drawn, interrupt)?;
+                let made_of = engines.made_of();
+                (Box::new(engines), Box::new(clock), made_of)
             }
-            TargetKind::Null => (Box::new(NullTargets), Box::new(Monotonic::start())),
+            TargetKind::Null => (Box::new(NullTargets), Box::new(Monotonic::start()), String::new()),
             TargetKind::Simulated => {
                 let law = law::named(&args.target.law)?;
-                (Box::new(SimulatedTargets::new(&args.target.law, law, rng::derive(seed, "target"))), Box::new(Virtual::start()))
+                let made_of = format!("{law:?}");
+                let targets = SimulatedTargets::new(&args.target.law, law, rng::derive(seed, "target"));
+                (Box::new(targets), Box::new(Virtual::start()), made_of)
             }
         };
         let identity = targets.identity();
@@ -82,8 +88,7 @@ impl Prepared {
         };
         let first_rate = args.traffic.trace_speed.and_then(|_| traffic.own_rate());
         let plan = Plan { first_rate, ..plan(&args, seed, slo) };
-        let ceiling = (!clock.is_virtual()).then(ceiling::measure);
-        Ok(Self { args, node, plan, traffic, targets, clock, ceiling, drawn })
+        Ok(Self { args, node, plan, traffic, targets, clock, made_of, drawn })
     }
 
     fn record(&self, id: &str, command: Vec<String>) -> RunRecord {
@@ -104,8 +109,17 @@ impl Prepared {
             slo: self.plan.slo.clone(),
             seed: self.plan.seed,
             quick: self.plan.quick,
-            plan_hash: self.plan.hash(&format!("{identity:?}"), &workload.hash),
+            plan_hash: self.plan.hash(&[
+                &format!("{identity:?}"),
+                &self.made_of,
+                &workload.hash,
+                env!("CARGO_PKG_VERSION"),
+                &self.node.hostname,
+                &self.node.cpu_model,
+                &self.node.cores.to_string(),
+            ]),
             cold_start: self.targets.cold_start(),
+            generator_ceiling: None,
             drift: None,
             headline: None,
             findings: Vec::new(),
@@ -123,29 +137,34 @@ pub(super) fn measure(
     resumed: Resumed,
     interrupt: &Interrupt,
 ) -> anyhow::Result<(RunRecord, Option<Halt>)> {
-    let mut run = prepared.record(place.id, std::env::args().collect());
+    let mut run = prepared.record(place.id, place.command);
     let folder = match &resumed {
-        None => place.store.create(&run, place.lock)?,
+        None => {
+            run.generator_ceiling = (!prepared.clock.is_virtual()).then(ceiling::measure);
+            place.store.create(&run)?
+        }
         Some((folder, saved)) => {
             if saved.plan_hash != run.plan_hash {
                 let what = format!(
-                    "run {} cannot be resumed: model, workload, version or method are not what it began with. Start a new run",
+                    "run {} cannot be resumed: model, workload, method, version of plimsoll or node are not what it began with. Start a new run",
                     saved.id
                 );
                 return Err(anyhow::anyhow!(what)).exit_with(Exit::BadInput);
             }
-            let (folder, saved) = place.store.resume(folder, place.lock)?;
-            run = RunRecord { id: saved.id, created: saved.created, command: saved.command, ..run };
+            let (folder, saved) = place.store.resume(folder)?;
+            let cold_start = if saved.cold_start.first_request_ms.is_some() { saved.cold_start } else { run.cold_start };
+            let RunRecord { id, created, command, generator_ceiling, .. } = saved;
+            run = RunRecord { id, created, command, cold_start, generator_ceiling, ..run };
             folder
         }
     };
     let keep = if prepared.args.method.no_request_log { KeepRequests::No } else { KeepRequests::Yes };
-    let mut journal = Journal::open(folder, keep)?;
-    journal.save_run(&run)?;
-    let expected_s = prepared.plan.expected_s(1.0, 1.0);
-    if prepared.plan.quick {
-        prepared.drawn.tell(Progress::Begins { expected_s: prepared.plan.expected_s(0.05, 50.0) });
-    } else if !prepared.clock.is_virtual() {
+    let mut journal = Journal::open(folder, run.clone(), keep)?;
+    if !prepared.clock.is_virtual() {
+        // Nothing is known of the target yet; said again after the first reference.
+        let (e2e_s, calls_per_s) = if prepared.plan.quick { (0.05, 50.0) } else { (1.0, 1.0) };
+        let guess = prepared.plan.expected(e2e_s, calls_per_s, 1.0).total_s();
+        let expected_s = prepared.plan.budget.map_or(guess, |budget| guess.min(budget.as_secs_f64()));
         prepared.drawn.tell(Progress::Begins { expected_s });
     }
     let mut bench = Bench {
@@ -156,7 +175,9 @@ pub(super) fn measure(
         watcher: &mut prepared.drawn,
         interrupt,
         telemetry: run.node.telemetry.clone(),
-        ceiling: prepared.ceiling,
+        ceiling: run.generator_ceiling,
+        pace: 1.0,
+        first_request_ms: None,
         levels: Vec::new(),
     };
     let measured = bench::run(&mut bench, &mut *prepared.targets);
@@ -165,15 +186,14 @@ pub(super) fn measure(
     let result = match measured {
         Ok(result) => result,
         Err(error) => {
-            run.status = RunStatus::Aborted;
             // The first error is the one to report; if saving fails too, the levels are still there.
-            let _ = journal.save_run(&run);
+            let _ = journal.learn(|run| run.status = RunStatus::Aborted);
             return Err(error);
         }
     };
     let halted = result.halted;
     summary::conclude(&mut run, result);
-    journal.save_run(&run)?;
+    journal.learn(|known| *known = run.clone())?;
     if run.status == RunStatus::Complete {
         journal.finish()?;
     }
@@ -183,8 +203,9 @@ pub(super) fn measure(
 /// Where a run is kept.
 pub(super) struct Place<'a> {
     pub(super) store: &'a RunStore,
-    pub(super) lock: NodeLock,
     pub(super) id: &'a str,
+    /// The command line to keep; that of a resumed run stays.
+    pub(super) command: Vec<String>,
 }
 
 fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
@@ -209,7 +230,14 @@ fn model(args: &BenchArgs, seed: u64) -> anyhow::Result<ModelSource> {
     args.target.weights.open(&choose::model(args), rng::derive(seed, "weights"))
 }
 
-fn engine(source: ModelSource, args: &BenchArgs, node: &NodeRecord, clock: Monotonic, drawn: &mut Drawn) -> anyhow::Result<EngineTargets> {
+fn engine(
+    source: ModelSource,
+    args: &BenchArgs,
+    node: &NodeRecord,
+    clock: Monotonic,
+    drawn: &mut Drawn,
+    interrupt: &Interrupt,
+) -> anyhow::Result<EngineTargets> {
     let arithmetic = match args.target.arithmetic {
         ArithmeticArg::F32 => Arithmetic::F32,
         ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
@@ -224,9 +252,21 @@ fn engine(source: ModelSource, args: &BenchArgs, node: &NodeRecord, clock: Monot
         prefix_reuse: if args.target.no_prefix_cache { PrefixReuse::Off } else { PrefixReuse::On },
     };
     let began = clock.now();
-    let mut told = |at: crate::engine::weights::LoadProgress| drawn.tell(Progress::Loading { done: at.done, total: at.total });
-    let model = LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut told);
-    let model = model.context("cannot load the model").exit_with(Exit::Unavailable)?;
+    let mut told = |at: LoadProgress| {
+        drawn.tell(Progress::Loading { done: at.done, total: at.total });
+        if let Some(signal) = interrupt.raised() {
+            // The loader has no other way to be told, and nothing of it outlives the unwinding.
+            resume_unwind(Box::new(Halt::Signal(signal)));
+        }
+    };
+    let loaded = catch_unwind(AssertUnwindSafe(|| LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut told)));
+    let model = match loaded {
+        Ok(model) => model.context("cannot load the model")?,
+        Err(stopped) => match stopped.downcast::<Halt>() {
+            Ok(halt) => return Err(*halt).context("stopped while the model was loaded, before anything was measured"),
+            Err(panic) => resume_unwind(panic),
+        },
+    };
     let (blocks, gib) = (model.shape.num_kv_blocks, model.memory.kv_cache as f64 / f64::from(1 << 30));
     let cache =
         format!("the KV cache has {blocks} blocks of {} tokens, {gib:.2} GiB (`--kv-blocks`, `--kv-cache-gib`)", model.shape.block_size);

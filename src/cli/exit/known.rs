@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use crate::campaign::interrupt::Signal;
-use crate::campaign::measure::Halt;
+use crate::campaign::measure::{Halt, TargetHangs};
 use crate::capacity::plan::PlanError;
 use crate::capacity::scenario::ScenarioError;
 use crate::capacity::throughput::NoCapacity;
@@ -20,6 +20,7 @@ use crate::record::slo::SloError;
 use crate::store::atomic::WriteError;
 use crate::store::lock::LockError;
 use crate::store::request_log::reader::ReadError;
+use crate::store::request_log::writer::OpenLogError;
 use crate::store::runs::StoreError;
 use crate::table::read::TableError;
 use crate::target::in_process::StartError;
@@ -57,8 +58,11 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<NotAQuantity>(),
         |link| link.is::<PlanError>(),
     ];
+    const UNAVAILABLE: &[fn(&(dyn Error + 'static)) -> bool] = &[|link| link.is::<TargetHangs>()];
     let any = |types: &[fn(&(dyn Error + 'static)) -> bool]| types.iter().any(|is| is(link));
-    any(BAD_INPUT).then_some(Exit::BadInput).or_else(|| any(USAGE).then_some(Exit::Usage))
+    (any(BAD_INPUT).then_some(Exit::BadInput))
+        .or_else(|| any(USAGE).then_some(Exit::Usage))
+        .or_else(|| any(UNAVAILABLE).then_some(Exit::Unavailable))
 }
 
 /// Types whose values mean different things.
@@ -66,6 +70,7 @@ fn by_value(link: &(dyn Error + 'static)) -> Option<Exit> {
     (link.downcast_ref().map(of_store))
         .or_else(|| link.downcast_ref().map(of_write))
         .or_else(|| link.downcast_ref().map(of_lock))
+        .or_else(|| link.downcast_ref().map(of_open_log))
         .or_else(|| link.downcast_ref().map(of_device))
         .or_else(|| link.downcast_ref().map(of_load))
         .or_else(|| link.downcast_ref().map(of_start))
@@ -78,6 +83,8 @@ fn of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::Write(error) => of_write(error),
         StoreError::Lock(error) => of_lock(error),
+        StoreError::Log(error) => of_open_log(error),
+        StoreError::NotFinite { .. } => Exit::Internal,
         StoreError::Read { .. } | StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::NotFound { .. } => Exit::BadInput,
         StoreError::Ambiguous { .. } => Exit::Usage,
     }
@@ -86,14 +93,23 @@ fn of_store(error: &StoreError) -> Exit {
 fn of_lock(error: &LockError) -> Exit {
     match error {
         LockError::Held { .. } => Exit::Busy,
+        LockError::Refused { .. } => Exit::CannotCreate,
         LockError::Write(error) => of_write(error),
     }
 }
 
 fn of_write(error: &WriteError) -> Exit {
     match error {
-        WriteError::Create { .. } => Exit::CannotCreate,
+        // A full disk has no room for a name either.
+        WriteError::Create { cause, .. } => of_io(cause).unwrap_or(Exit::CannotCreate),
         WriteError::Write { .. } | WriteError::NoSpace { .. } => Exit::CannotWrite,
+    }
+}
+
+fn of_open_log(error: &OpenLogError) -> Exit {
+    match error {
+        OpenLogError::Write(error) => of_write(error),
+        OpenLogError::Damaged { .. } => Exit::BadInput,
     }
 }
 

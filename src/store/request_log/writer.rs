@@ -16,9 +16,9 @@ use crate::record::request::{Chunk, RequestRecord};
 use crate::store::atomic::WriteError;
 use crate::store::request_log::LoggedRequest;
 
-/// Records that may wait for the thread.
 /// Niceness of the writing thread: well behind the generator and the engine.
 const NICE: i32 = 15;
+/// Records that may wait for the thread.
 const WAITING_RECORDS: usize = 8_192;
 /// Bytes that waiting records may hold.
 const WAITING_BYTES: u64 = 32 << 20;
@@ -26,6 +26,28 @@ const WAITING_BYTES: u64 = 32 << 20;
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
 /// Compression level: the fastest that still halves the stamps.
 const COMPRESSION: i32 = 1;
+
+/// Why a log cannot be written to.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenLogError {
+    /// See [`WriteError`].
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// It is shorter than the levels beside it say.
+    #[error(
+        "cannot go on with `{}`: it has {length} bytes, and its levels speak of {expected}. The file is damaged; restore it, or start a new run",
+        path.display()
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Its length.
+        length: u64,
+        /// What the last saved level says.
+        expected: u64,
+    },
+}
+
 /// What one level left in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoggedLevel {
@@ -57,14 +79,13 @@ impl RequestLog {
     /// `request_log_bytes` for a resumed one. What lies behind is cut off.
     ///
     /// # Errors
-    /// When the file cannot be created or cut.
-    pub fn open(path: &Path, keep_bytes: u64) -> Result<Self, WriteError> {
+    /// When the file cannot be created or cut, or is shorter than that.
+    pub fn open(path: &Path, keep_bytes: u64) -> Result<Self, OpenLogError> {
         let refuse = |cause| WriteError::Create { path: path.to_owned(), cause };
         let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(refuse)?;
         let length = file.metadata().map_err(refuse)?.len();
         if length < keep_bytes {
-            let cause = io::Error::other(format!("it has {length} bytes, and its levels speak of {keep_bytes}"));
-            return Err(refuse(cause));
+            return Err(OpenLogError::Damaged { path: path.to_owned(), length, expected: keep_bytes });
         }
         file.set_len(keep_bytes).map_err(refuse)?;
         io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(refuse)?;

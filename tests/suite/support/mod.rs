@@ -4,7 +4,10 @@ pub(crate) mod records;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The program, with an environment that no machine's settings leak into.
 pub(crate) fn plimsoll() -> Command {
@@ -12,12 +15,44 @@ pub(crate) fn plimsoll() -> Command {
     for name in ["PLIMSOLL_DATA_DIR", "NO_COLOR", "CLICOLOR_FORCE", "XDG_DATA_HOME"] {
         command.env_remove(name);
     }
+    // Not the node's own: tests and runs on one machine do not wait for each other.
+    command.env("PLIMSOLL_LOCK_DIR", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
 /// Runs the program to its end.
 pub(crate) fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     plimsoll().args(arguments).output().expect("the program was built with this test")
+}
+
+/// The program under a limit on the size of files, which fails writes as a full disk does.
+pub(crate) fn with_file_limit<S: AsRef<OsStr>>(kibibytes: u32, arguments: impl IntoIterator<Item = S>) -> Output {
+    under(&format!("trap '' XFSZ; ulimit -f {kibibytes}"), arguments).output().expect("there is a bash")
+}
+
+/// The program as a shell starts it after `setting`.
+pub(crate) fn under<S: AsRef<OsStr>>(setting: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("{setting}; exec \"$0\" \"$@\"")]).arg(plimsoll().get_program()).args(arguments);
+    command
+}
+
+/// Sends a signal to a child.
+pub(crate) fn send(to: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(to.id()).expect("a process id")).expect("a process id");
+    kill_process(pid, signal).expect("the child is there");
+}
+
+/// Waits until there is a file.
+#[track_caller]
+pub(crate) fn wait_for(path: &Path) {
+    for _ in 0..6000 {
+        if path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{} did not appear", path.display());
 }
 
 /// Standard output as text.

@@ -63,6 +63,7 @@ pub(crate) fn run(id: &str) -> RunRecord {
         quick: false,
         plan_hash: "00".to_owned(),
         cold_start: ColdStart::default(),
+        generator_ceiling: None,
         drift: None,
         headline: None,
         findings: vec![],
@@ -95,6 +96,7 @@ pub(crate) fn level(index: u32) -> LevelRecord {
         telemetry: no_telemetry(),
         verdict: Verdict { invalid: vec![], outcome: Outcome::Measured },
         request_log_bytes: 0,
+        unlogged_requests: 0,
     }
 }
 
