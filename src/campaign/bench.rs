@@ -7,18 +7,19 @@ use crate::campaign::crossing::{Counted, LevelShares};
 use crate::campaign::headline;
 use crate::campaign::measure::{Bench, Halt};
 use crate::campaign::open::Aim;
-use crate::campaign::plan::ROOM;
+use crate::campaign::plan::{QUICK_PERCENTILE, ROOM};
 use crate::campaign::progress::Progress;
-use crate::campaign::search::{Found, Probed, Search, SearchSpec, Step, Stop};
+use crate::campaign::search::{Probed, Search, SearchSpec, Step};
 use crate::campaign::sweep::{Shown, Sweep};
 use crate::campaign::targets::{Held, Targets};
 use crate::clock::Nanos;
 use crate::record::level::{LevelRecord, ObjectiveJudgement, Offered, Purpose};
 use crate::record::run::{Drift, Headline};
+use crate::record::search::{Found, Stop};
 use crate::record::slo::{Objective, Slo, SloMetric, SloSource};
 use crate::record::verdict::Outcome;
 use crate::rng;
-use crate::stats::share::Block;
+use crate::stats::share::{Block, bounds_at};
 use crate::store::request_log::estimated_bytes;
 
 /// Most probes of one search.
@@ -28,7 +29,10 @@ const PROBES_QUICK: usize = 8;
 /// `--quick`: the SLO as a multiple of what one request alone takes.
 const QUICK_TTFT: f64 = 10.0;
 const QUICK_TPOT: f64 = 3.0;
-const QUICK_PERCENTILE: f64 = 90.0;
+/// Times the reference is measured while it is invalid.
+const REFERENCES: u32 = 3;
+/// Confidence with which one request alone breaks an objective.
+const BOUNDS: f64 = 0.95;
 /// The lowest rate worth searching, as a share of the plateau.
 const MINIMUM: f64 = 1.0 / 64.0;
 
@@ -42,6 +46,8 @@ pub struct Result {
     pub slo: Option<Slo>,
     /// The reference, first and last; `None` where they cannot be compared.
     pub drift: Option<Drift>,
+    /// What the search found.
+    pub search: Option<Found>,
     /// The number; `None` when the campaign was halted before the search.
     pub headline: Option<Headline>,
     /// Why it stopped early.
@@ -74,7 +80,11 @@ fn unless_halted(done: anyhow::Result<()>) -> anyhow::Result<Option<Halt>> {
 }
 
 fn stages(bench: &mut Bench<'_>, target: &mut Held<'_>, result: &mut Result) -> anyhow::Result<()> {
-    let first = bench.closed(target.alive()?, reference("first"), 1, bench.plan.slo.clone().as_ref())?;
+    let first = reference(bench, target, "first", bench.plan.slo.clone().as_ref())?;
+    if !first.verdict.is_valid() {
+        result.headline = Some(headline::no_reference(&first));
+        return Ok(());
+    }
     let slo = match &bench.plan.slo {
         Some(slo) => slo.clone(),
         None => relative_slo(&first),
@@ -101,12 +111,9 @@ fn stages(bench: &mut Bench<'_>, target: &mut Held<'_>, result: &mut Result) -> 
         return Ok(());
     };
     target.renew();
-    let last = bench.closed(target.alive()?, reference("last"), 1, Some(&slo))?;
-    let comparable = first.verdict.is_valid() && last.verdict.is_valid();
-    result.drift = Some(drift(&first, &last, bench.plan.drift_limit)).filter(|drift| comparable && drift.change().is_finite());
-    if let Some(drift) = &result.drift {
-        headline::judge_drift(&mut number, drift);
-    }
+    let last = reference(bench, target, "last", Some(&slo))?;
+    result.drift = drift(&first, &last, bench.plan.drift_limit);
+    headline::judge_drift(&mut number, result.drift.as_ref(), bench.plan.quick || bench.pace < 1.0);
     bench.journal.learn(|run| {
         run.drift = result.drift;
         run.headline = Some(number.clone());
@@ -129,10 +136,14 @@ fn under_load(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, first: &L
     let expected = move |pace| plan.expected(e2e_s, plateau, pace);
     bench.keep_to_budget(|pace| expected(pace).after_sweep_s());
     target.renew();
+    if let Some(broken) = broken_when_idle(first) {
+        result.headline = Some(headline::unmet_when_idle(&broken));
+        return Ok(());
+    }
     if plateau <= 0.0 && bench.levels.iter().any(|level| level.verdict.is_valid()) {
         // Not one request completes, one at a time: there is no lower load to try.
         let number = headline::of(
-            &Found { stop: Stop::SloUnmetAtMinimum, rate: None, pass: None, fail: None, gap: None, probes: 0 },
+            &Found { stop: Stop::SloUnmetAtMinimum, rate: None, pass: None, fail: None, gap: None, probes: 0, valid: 0 },
             None,
             &[],
             1.0,
@@ -142,6 +153,7 @@ fn under_load(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, first: &L
         return Ok(());
     }
     let found = search(bench, target, slo, plateau, result)?;
+    result.search = Some(found.clone());
     let devices = target.devices();
     let mut number = headline::of(&found, None, &bench.levels, devices);
     bench.journal.learn(|run| run.headline = Some(number.clone()))?;
@@ -177,18 +189,41 @@ fn require_room(bench: &Bench<'_>, expected_s: f64, calls_per_s: f64) -> anyhow:
         .context("cannot keep every request of such a run (`--no-request-log` keeps none)")
 }
 
-/// How far the reference moved, beside what its own precision explains.
-fn drift(first: &LevelRecord, last: &LevelRecord, limit: f64) -> Drift {
+/// How far the reference moved, beside what its own precision explains; `None` where the last one is invalid.
+fn drift(first: &LevelRecord, last: &LevelRecord, limit: f64) -> Option<Drift> {
+    let tokens = |level: &LevelRecord| level.throughput.output_tokens_per_s;
     let half_width = |level: &LevelRecord| {
-        let interval = level.throughput.interval?;
-        Some(0.5 * (interval.high - interval.low) / level.throughput.calls_per_s).filter(|width| width.is_finite())
+        let interval = level.throughput.tokens_interval?;
+        Some(0.5 * (interval.high - interval.low) / tokens(level)).filter(|noise| noise.is_finite())
     };
-    let noise = half_width(first).zip(half_width(last)).map_or(0.0, |(first, last)| first.hypot(last));
-    Drift { first: first.throughput.output_tokens_per_s, last: last.throughput.output_tokens_per_s, limit, noise }
+    let noise = half_width(first).zip(half_width(last)).map(|(first, last)| first.hypot(last));
+    last.verdict.is_valid().then(|| Drift { first: tokens(first), last: tokens(last), limit, noise })
 }
 
-fn reference(position: &str) -> Purpose {
-    Purpose::Reference { position: position.to_owned() }
+/// The reference level on a fresh target; again, on another one, while it is invalid.
+fn reference(bench: &mut Bench<'_>, target: &mut Held<'_>, position: &str, slo: Option<&Slo>) -> anyhow::Result<LevelRecord> {
+    let mut measured = 0;
+    loop {
+        let level = bench.closed(target.alive()?, Purpose::Reference { position: position.to_owned() }, 1, slo)?;
+        measured += 1;
+        if level.verdict.is_valid() || measured == REFERENCES {
+            return Ok(level);
+        }
+        target.renew();
+    }
+}
+
+/// The objective that one request alone breaks, in words: then no load meets it.
+fn broken_when_idle(reference: &LevelRecord) -> Option<String> {
+    let broken = |objective: &&ObjectiveJudgement| {
+        let counts = Block { misses: objective.misses, requests: objective.requests };
+        bounds_at(counts, 1.0, counts.requests, BOUNDS).is_some_and(|bounds| bounds.low > objective.objective.allowed_miss_share())
+    };
+    let objective = reference.slo.objectives.iter().find(broken)?;
+    Some(format!(
+        "{} of {} requests that had the target to themselves missed {}",
+        objective.misses, objective.requests, objective.objective
+    ))
 }
 
 /// `--quick`: what one request alone takes, times 10 to the first token and times 3 for each further one.
@@ -250,8 +285,8 @@ fn search(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, plateau: f64,
             Step::Probe { rate, .. } => match bench.open(target.alive()?, Purpose::Search, rate, slo, Aim::Decide) {
                 Ok(level) => {
                     // Short windows decide little.
-                    let outcome = if bench.plan.quick || bench.pace < 1.0 { likely_outcome(&level) } else { outcome(&level) };
-                    search.report(Probed { level: shares(&level, rate), outcome });
+                    let likely = if bench.plan.quick || bench.pace < 1.0 { likely_outcome(&level) } else { outcome(&level) };
+                    search.report(Probed { level: shares(&level, rate), outcome: outcome(&level), likely });
                 }
                 Err(error) => {
                     result.halted = out_of_budget(error)?;
@@ -270,6 +305,7 @@ fn confirm(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, found: f64, 
         found,
         runs: bench.plan.windows.confirmation_runs,
         step: bench.plan.windows.confirmation_step,
+        step_growth: bench.plan.windows.step_growth,
         extensions_max: bench.plan.windows.extensions_max,
         allowed: allowed(slo),
         seed: rng::derive(bench.plan.seed, "confirmation"),
@@ -305,7 +341,7 @@ fn out_of_budget(error: anyhow::Error) -> anyhow::Result<Option<Halt>> {
 fn curve(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, rate: f64) -> anyhow::Result<()> {
     target.renew();
     for share in bench.plan.curve.clone() {
-        bench.open(target.alive()?, Purpose::Curve, rate * share, slo, Aim::Confirm)?;
+        bench.open(target.alive()?, Purpose::Curve, rate * share, slo, Aim::Show)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::campaign::level::Judged;
+use crate::campaign::series::Bin;
 use crate::campaign::settle::{Load, Progress, Settle, Wave};
 use crate::campaign::tally::Brief;
 use crate::campaign::watch::{Enough, Judge, Pulse, Settled, Window};
@@ -17,6 +18,9 @@ const CONFIDENCE: f64 = 0.95;
 const BATCH_E2E: u64 = 2;
 /// A window is at least this many median E2E latencies long.
 const WINDOW_E2E: u64 = 3;
+
+/// A reference level may take this many times the longest window.
+const REFERENCE_TIMES: u64 = 10;
 
 /// How long closed-loop levels are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +55,12 @@ impl ClosedWindows {
         Self { min: scale(self.min), max: scale(self.max), ..self }
     }
 
+    /// For the reference level, of which a change of `drift_limit` must be told from its own noise.
+    #[must_use]
+    pub fn for_reference(self, drift_limit: f64) -> Self {
+        Self { precision: 0.5 * drift_limit, max: Nanos(self.max.0.saturating_mul(REFERENCE_TIMES)), ..self }
+    }
+
     /// Width of the bins of a level's series.
     #[must_use]
     pub fn bin(&self) -> Nanos {
@@ -65,14 +75,15 @@ pub struct ClosedJudge {
     concurrency: u32,
     warm_up: Option<Settle>,
     e2e: Vec<u64>,
-    precision: Option<BatchMeans>,
+    calls: Option<BatchMeans>,
+    tokens: Option<BatchMeans>,
 }
 
 impl ClosedJudge {
     /// The rules for `concurrency` requests in flight.
     #[must_use]
     pub fn new(windows: ClosedWindows, concurrency: u32) -> Self {
-        Self { windows, concurrency, warm_up: None, e2e: Vec::new(), precision: None }
+        Self { windows, concurrency, warm_up: None, e2e: Vec::new(), calls: None, tokens: None }
     }
 
     /// What was decided.
@@ -80,7 +91,8 @@ impl ClosedJudge {
     pub fn judged(&self) -> Judged {
         Judged {
             outcome: Some(Outcome::Measured),
-            interval: self.precision.as_ref().map(|precision| precision.interval),
+            interval: self.calls.as_ref().map(|means| means.interval),
+            tokens_interval: self.tokens.as_ref().map(|means| means.interval),
             ..Judged::default()
         }
     }
@@ -118,9 +130,13 @@ impl Judge for ClosedJudge {
         let median = quantile::of_nanos(&mut e2e, 0.5).unwrap_or(0);
         let width = window.series.width();
         let batch = (BATCH_E2E * median).div_ceil(width.0).max(1) as usize;
-        let per_s: Vec<f64> = window.series.whole(window.to).iter().map(|bin| bin.completions as f64 / width.as_secs_f64()).collect();
-        self.precision = batch_means(&per_s, batch, CONFIDENCE);
-        let precise = self.precision.as_ref().is_some_and(|means| means.relative_half_width() <= self.windows.precision);
+        let means = |of: fn(&Bin) -> u64| {
+            let per_s: Vec<f64> = window.series.whole(window.to).iter().map(|bin| of(bin) as f64 / width.as_secs_f64()).collect();
+            batch_means(&per_s, batch, CONFIDENCE)
+        };
+        (self.calls, self.tokens) = (means(|bin| bin.completions), means(|bin| bin.tokens));
+        // Tokens are steadier than calls where lengths vary; saturation and drift are judged on them.
+        let precise = self.tokens.as_ref().is_some_and(|means| means.relative_half_width() <= self.windows.precision);
         let length = window.to.since(window.from);
         let longest = self.windows.max.max(Nanos(WINDOW_E2E * median));
         if precise || length >= longest {

@@ -16,6 +16,9 @@ use crate::stats::special::student_quantile;
 /// Confidence of the published interval.
 const CONFIDENCE: f64 = 0.95;
 
+/// The widest step down.
+const STEP_MAX: f64 = 0.5;
+
 /// What to confirm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfirmationSpec {
@@ -25,6 +28,8 @@ pub struct ConfirmationSpec {
     pub runs: u32,
     /// Step between the levels of a run, such as 0.05.
     pub step: f64,
+    /// Each further step to one side is so many times as wide as the one before, 1 or more.
+    pub step_growth: f64,
     /// Rates added above or below the first three until a pass and a fail are decided.
     pub extensions_max: usize,
     /// Allowed share of misses of each objective.
@@ -123,6 +128,7 @@ impl Confirmation {
         }
         let (down, up) = (1.0 - self.spec.step, 1.0 + self.spec.step);
         let mut rates = vec![self.spec.found * down, self.spec.found, self.spec.found * up];
+        let (mut below, mut above) = (self.spec.step, self.spec.step);
         for _ in 0..=self.spec.extensions_max {
             if let Some(next) = (1..=runs).find_map(|run| self.missing(run, &rates)) {
                 return next;
@@ -132,8 +138,14 @@ impl Confirmation {
             let Some(likely) = seen.likely() else { break };
             // Only a decided pass below and a decided fail above bound the estimate: the side that lacks one goes on.
             match (seen.pass(likely), seen.fail(likely)) {
-                (None, _) => rates.insert(0, rates[0] * down),
-                (Some(_), None) => rates.push(rates[rates.len() - 1] * up),
+                (None, _) => {
+                    below = (below * self.spec.step_growth).min(STEP_MAX);
+                    rates.insert(0, rates[0] * (1.0 - below));
+                }
+                (Some(_), None) => {
+                    above *= self.spec.step_growth;
+                    rates.push(rates[rates.len() - 1] * (1.0 + above));
+                }
                 (Some(_), Some(_)) => {
                     return Next::Done(self.conclude(if runs == 1 { Status::BracketOnly } else { Status::Confirmed }));
                 }

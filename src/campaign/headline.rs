@@ -1,9 +1,11 @@
 //! From a search and its confirmation to the number a planner takes, in the words a sceptical buyer needs.
 
+use std::collections::BTreeMap;
+
 use crate::campaign::confirmation::{Confirmed, Status};
-use crate::campaign::search::{Found, Stop};
-use crate::record::level::{LevelRecord, Purpose};
+use crate::record::level::{LevelRecord, Offered, Purpose};
 use crate::record::run::{Drift, Headline, HeadlineStatus};
+use crate::record::search::{Found, Stop};
 use crate::stats::interval::Interval;
 
 /// The headline of a finished search; everything per device.
@@ -52,19 +54,46 @@ pub fn out_of_budget(so_far: Option<Headline>) -> Headline {
     }
 }
 
-/// A reference level that moved too far takes the number away: it belongs to no one state of the machine.
-pub fn judge_drift(headline: &mut Headline, drift: &Drift) {
-    if drift.exceeded() && headline.throughput_per_gpu.is_some() {
-        headline.status = HeadlineStatus::Drift;
-        headline.explanation = format!(
-            "the reference level moved by {:+.1} % between start and end (limit {:.0} %), so the number {:.4} calls/s belongs to no one state of the machine. Run again on a quiet machine",
-            drift.change() * 100.0,
-            drift.limit * 100.0,
-            headline.throughput_per_gpu.unwrap_or_default(),
-        );
-        headline.throughput_per_gpu = None;
-        headline.interval = None;
-    }
+/// What there is to say when no valid reference could be measured.
+#[must_use]
+pub fn no_reference(reference: &LevelRecord) -> Headline {
+    let explanation = format!("the reference level stayed invalid ({}), so nothing can be compared with it", reference.verdict);
+    Headline { status: HeadlineStatus::NoValidBound, explanation, ..nothing() }
+}
+
+/// What there is to say when one request alone misses too often.
+#[must_use]
+pub fn unmet_when_idle(broken: &str) -> Headline {
+    let explanation = format!("the SLO is broken by one request alone, so no load meets it: {broken}");
+    Headline { status: HeadlineStatus::SloUnmetAtMinimum, explanation, ..nothing() }
+}
+
+/// A reference level that moved too far takes the number away: it belongs to no one state of the machine. So does one
+/// that cannot tell, but in a quick run, which is indicative anyway and gets a finding.
+pub fn judge_drift(headline: &mut Headline, drift: Option<&Drift>, quick: bool) {
+    let Some(number) = headline.throughput_per_gpu else { return };
+    let (status, why) = match drift {
+        None => (HeadlineStatus::NoValidBound, "no valid reference level was measured at the end".to_owned()),
+        Some(drift) if drift.exceeded() => {
+            let (change, accepted) = (drift.change() * 100.0, drift.accepted() * 100.0);
+            let why = format!("the reference level moved by {change:+.1} % between start and end (limit {accepted:.1} %)");
+            (HeadlineStatus::Drift, why)
+        }
+        Some(drift) if !drift.resolved() && !quick => (HeadlineStatus::Undecided, unresolved(drift)),
+        Some(_) => return,
+    };
+    headline.status = status;
+    headline.explanation =
+        format!("{why}, so the number {number:.4} calls/s belongs to no one known state of the machine. Run again on a quiet machine");
+    headline.throughput_per_gpu = None;
+    headline.interval = None;
+}
+
+/// Why the reference levels do not tell whether the machine held still.
+#[must_use]
+pub fn unresolved(drift: &Drift) -> String {
+    let noise = drift.noise.map_or("an unknown amount".to_owned(), |noise| format!("{:.1} %", noise * 100.0));
+    format!("the two reference levels are known to {noise} only, which cannot show a change of {:.1} %", drift.limit * 100.0)
 }
 
 /// How a search ended, in words.
@@ -77,6 +106,7 @@ pub fn in_words(found: &Found) -> String {
         Stop::Converged => "search converged",
         Stop::SloUnmetAtMinimum => "the SLO is broken at the lowest load that was tried",
         Stop::Undecided => "search undecided",
+        Stop::Probes => "search out of probes",
         Stop::Budget => "search out of budget",
         Stop::GeneratorCeiling => "the highest rate the generator is good for still passes",
     };
@@ -86,9 +116,10 @@ pub fn in_words(found: &Found) -> String {
 fn unconfirmed(found: &Found, devices: f64) -> Headline {
     let status = match found.stop {
         Stop::SloUnmetAtMinimum => HeadlineStatus::SloUnmetAtMinimum,
-        Stop::Undecided | Stop::Budget if found.probes > 0 && found.pass.is_none() && found.fail.is_none() => HeadlineStatus::NoValidBound,
+        Stop::Budget if found.probes > 0 && found.valid == 0 => HeadlineStatus::NoValidBound,
         Stop::Budget => HeadlineStatus::OutOfBudget,
-        Stop::Converged | Stop::Undecided | Stop::GeneratorCeiling => HeadlineStatus::Undecided,
+        _ if found.valid == 0 => HeadlineStatus::NoValidBound,
+        Stop::Converged | Stop::Undecided | Stop::Probes | Stop::GeneratorCeiling => HeadlineStatus::Undecided,
     };
     let bracket = found.pass.zip(found.fail).map(|(pass, fail)| (pass / devices, fail / devices));
     Headline { status, bracket, explanation: in_words(found), ..nothing() }
@@ -134,7 +165,7 @@ fn nothing() -> Headline {
     }
 }
 
-/// What else held at about the confirmed rate: means over the confirmation levels nearest to it.
+/// What else held at about the confirmed rate: means over one confirmation level of each run, offered the nearest rate.
 struct Around {
     goodput: f64,
     tokens: f64,
@@ -143,22 +174,19 @@ struct Around {
 
 impl Around {
     fn rate(levels: &[LevelRecord], rate: f64) -> Option<Self> {
-        let distance = |level: &LevelRecord| (level.throughput.calls_per_s / rate).ln().abs();
-        let confirmed = |level: &&LevelRecord| matches!(level.purpose, Purpose::Confirmation { .. }) && level.verdict.is_valid();
-        let mut near: Vec<&LevelRecord> = levels.iter().filter(confirmed).collect();
-        near.sort_by(|one, other| distance(one).total_cmp(&distance(other)));
-        let runs: usize = near
-            .iter()
-            .map(|level| level.purpose.clone())
-            .fold(Vec::new(), |mut seen, purpose| {
-                if !seen.contains(&purpose) {
-                    seen.push(purpose);
-                }
-                seen
-            })
-            .len();
-        near.truncate(runs);
-        let mean = |value: fn(&LevelRecord) -> f64| near.iter().map(|level| value(level)).sum::<f64>() / near.len() as f64;
+        let offered = |level: &LevelRecord| match (&level.purpose, &level.offered) {
+            (Purpose::Confirmation { run }, Offered::Open { calls_per_s, .. }) if level.verdict.is_valid() => Some((*run, *calls_per_s)),
+            _ => None,
+        };
+        let mut near: BTreeMap<u32, (f64, &LevelRecord)> = BTreeMap::new();
+        for level in levels {
+            let Some((run, calls_per_s)) = offered(level) else { continue };
+            let distance = (calls_per_s / rate).ln().abs();
+            if near.get(&run).is_none_or(|(nearest, _)| distance < *nearest) {
+                near.insert(run, (distance, level));
+            }
+        }
+        let mean = |value: fn(&LevelRecord) -> f64| near.values().map(|(_, level)| value(level)).sum::<f64>() / near.len() as f64;
         (!near.is_empty()).then(|| Self {
             goodput: mean(|level| level.slo.goodput_calls_per_s),
             tokens: mean(|level| level.throughput.output_tokens_per_s),

@@ -1,17 +1,22 @@
 //! Measures one load level: drives the target under a judge's rules and writes down what was seen, with its verdict.
 
 use crate::campaign::tally::{self, Brief};
-use crate::campaign::validity::{self, Course, Measured};
+use crate::campaign::validity::{self, Course, Measured, Tokens};
 use crate::campaign::watch::Watched;
+use crate::clock::Nanos;
 use crate::load::Driven;
 use crate::record::SCHEMA_VERSION;
 use crate::record::level::{GeneratorAudit, InFlight, LevelRecord, ObjectiveJudgement, Offered, PerGpu, Purpose, SloJudgement, Throughput};
 use crate::record::node::Telemetry;
+use crate::record::request::{Ending, FailureKind};
 use crate::record::slo::Slo;
 use crate::record::target::TargetCounters;
 use crate::record::verdict::{Outcome, Verdict};
 use crate::stats::interval::Interval;
 use crate::workload::request::Tally;
+
+/// A target that refuses more than this share of the requests sheds load.
+const SHEDDING: f64 = 0.01;
 
 /// What a level is, before it is measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +42,10 @@ pub struct Judged {
     pub outcome: Option<Outcome>,
     /// Closed loop: interval of calls/s.
     pub interval: Option<Interval>,
+    /// Closed loop: interval of output tokens/s.
+    pub tokens_interval: Option<Interval>,
+    /// Open loop: the window that a decision needs, where a quick run cut it.
+    pub needed: Option<Nanos>,
     /// Slope of requests in flight, per second.
     pub slope: Option<Interval>,
 }
@@ -86,6 +95,11 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         audit: &audit,
         driven: &seen.driven,
         course: watched.course,
+        tokens: Tokens {
+            by_target: seen.counters.decode_tokens,
+            received: watched.whole_level_tokens,
+            in_flight: watched.series.max_in_flight(),
+        },
         open_loop,
         virtual_time: seen.virtual_time,
     });
@@ -158,6 +172,7 @@ fn throughput(seen: &Seen<'_>, window_s: f64, open_loop: bool) -> Throughput {
         output_tokens_per_s: tokens as f64 / covered_s,
         prompt_tokens_per_s: prompts as f64 / covered_s,
         interval: seen.judged.interval,
+        tokens_interval: seen.judged.tokens_interval,
         whole_level_output_tokens_per_s: watched.whole_level_tokens as f64 / end.since(begin).as_secs_f64().max(f64::MIN_POSITIVE),
     }
 }
@@ -178,6 +193,7 @@ fn slo_judgement(seen: &Seen<'_>, window_s: f64) -> SloJudgement {
         joint_attainment: good as f64 / cohort.len().max(1) as f64,
         goodput_calls_per_s: if window_s > 0.0 { good as f64 / window_s } else { 0.0 },
         undecided: if seen.watched.course == Course::Failing { String::new() } else { seen.judged.undecided.clone() },
+        needed_s: seen.judged.needed.map(Nanos::as_secs_f64),
     }
 }
 
@@ -204,6 +220,10 @@ fn counted(slo: &Slo, cohort: &[Brief]) -> Vec<ObjectiveJudgement> {
 fn outcome(judged: &Judged, watched: &Watched) -> Outcome {
     if watched.out_of_memory {
         return Outcome::Oom;
+    }
+    let refused = watched.cohort.iter().filter(|brief| brief.ending == Ending::Failed(FailureKind::Refused)).count();
+    if refused as f64 > SHEDDING * watched.cohort.len() as f64 {
+        return Outcome::Shedding;
     }
     if watched.course == Course::Failing {
         return Outcome::Broken;

@@ -90,7 +90,11 @@ impl Bench<'_> {
         let spec = self.spec(purpose, offered);
         let stagger = self.typical_e2e(concurrency);
         let when = When::Closed { concurrency, stagger, seed: rng::derive(spec.seed, "first wave") };
-        let windows = self.plan.closed.scaled(self.pace);
+        let windows = match spec.purpose {
+            Purpose::Reference { .. } => self.plan.closed.for_reference(self.plan.drift_limit),
+            _ => self.plan.closed,
+        };
+        let windows = windows.scaled(self.pace);
         let mut judge = ClosedJudge::new(windows, concurrency);
         let run = Run { when, bin: windows.bin(), slo, shortest: windows.min };
         self.level(target, spec, run, &mut judge, ClosedJudge::judged)
@@ -121,7 +125,12 @@ impl Bench<'_> {
 
     fn spec(&self, purpose: Purpose, offered: Offered) -> LevelSpec {
         let index = self.levels.len() as u32;
-        LevelSpec { index, purpose, offered, seed: rng::derive(self.plan.seed, &format!("level {index}")) }
+        let seed = match purpose {
+            // First and last are compared, so they are the same requests; each comes to a fresh target.
+            Purpose::Reference { .. } => rng::derive(self.plan.seed, "reference"),
+            _ => rng::derive(self.plan.seed, &format!("level {index}")),
+        };
+        LevelSpec { index, purpose, offered, seed }
     }
 
     /// What a request takes at about this concurrency, from the levels measured so far; 0 when there is none.

@@ -27,8 +27,19 @@ pub fn bin(windows: &Windows) -> Nanos {
 pub enum Aim {
     /// Until the SLO is decided, or cannot be in time.
     Decide,
-    /// For a fixed window.
+    /// For a fixed window, as long as a decision needs at least.
     Confirm,
+    /// For a fixed window from which nothing is decided: a point of the load-latency curve.
+    Show,
+}
+
+/// What the warm-up showed of the number in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    /// It stays.
+    None,
+    /// It grows without an end in sight.
+    NoEnd,
 }
 
 /// An open-loop level under way.
@@ -42,13 +53,15 @@ pub struct OpenJudge<'a> {
     warm_up: Option<Settle>,
     e2e: Vec<u64>,
     decision: Option<Decision>,
+    /// What a decision needs, where a quick run cut it.
+    needed: Option<Nanos>,
 }
 
 impl<'a> OpenJudge<'a> {
     /// The rules for `rate` calls/s against `slo`.
     #[must_use]
     pub fn new(windows: Windows, slo: &'a Slo, aim: Aim, rate: f64, seed: u64) -> Self {
-        Self { windows, slo, aim, rate, seed, warm_up: None, e2e: Vec::new(), decision: None }
+        Self { windows, slo, aim, rate, seed, warm_up: None, e2e: Vec::new(), decision: None, needed: None }
     }
 
     /// What was decided.
@@ -77,19 +90,29 @@ impl<'a> OpenJudge<'a> {
             undecided: if decision.outcome == Outcome::Undecided { undecided.to_owned() } else { String::new() },
             outcome: Some(decision.outcome),
             interval: None,
+            tokens_interval: None,
+            needed: self.needed,
             slope: decision.stability.trend.map(|trend| trend.interval),
         }
     }
 
-    fn first_window(&mut self) -> Nanos {
+    fn first_window(&mut self, growth: Growth) -> Nanos {
         let e2e_p95 = Nanos(quantile::of_nanos(&mut self.e2e, 0.95).unwrap_or(0));
-        let limit =
+        let ttft_limit =
             self.slo.objectives.iter().filter(|objective| objective.metric == SloMetric::Ttft).map(|objective| objective.limit).min();
         let allowed_min = self.slo.objectives.iter().map(|objective| objective.allowed_miss_share()).fold(1.0, f64::min);
-        match self.aim {
-            Aim::Decide => self.windows.first_look(&LevelShape { rate: self.rate, e2e_p95, ttft_limit: limit, allowed_min }),
-            Aim::Confirm => self.windows.confirmation.max(Nanos(3 * e2e_p95.0)),
-        }
+        let windows = self.windows;
+        let shape = LevelShape { rate: self.rate, e2e_p95, ttft_limit, allowed_min };
+        let window = match (self.aim, growth) {
+            (Aim::Show, _) => return windows.curve.max(windows.follows(e2e_p95)),
+            // What grows is seen soon; should it not, later looks bring what a pass needs.
+            (Aim::Decide, Growth::NoEnd) => return windows.follows(e2e_p95),
+            (Aim::Confirm, Growth::NoEnd) => return windows.confirmation.max(windows.follows(e2e_p95)),
+            (Aim::Decide, Growth::None) => windows.first_look(&shape),
+            (Aim::Confirm, Growth::None) => windows.to_confirm(&shape),
+        };
+        self.needed = Some(windows.needed(&shape)).filter(|needed| *needed > window);
+        window
     }
 
     fn cohort(&self, window: &Window<'_>) -> Cohort {
@@ -136,9 +159,10 @@ impl Judge for OpenJudge<'_> {
         let Some(warm_up) = &mut self.warm_up else { return Settled::NotYet };
         match warm_up.catch_up(now, pulse.in_flight, pulse.tokens) {
             None | Some(Progress::Warming) => Settled::NotYet,
+            Some(Progress::Settled) => Settled::Yes { window: self.first_window(Growth::None) },
             // Growth without an end is an outcome of the system: the window will show it.
-            Some(Progress::Settled | Progress::Growing) => Settled::Yes { window: self.first_window() },
-            Some(Progress::NotSettled) => Settled::GaveUp { window: self.first_window() },
+            Some(Progress::Growing) => Settled::Yes { window: self.first_window(Growth::NoEnd) },
+            Some(Progress::NotSettled) => Settled::GaveUp { window: self.first_window(Growth::None) },
         }
     }
 

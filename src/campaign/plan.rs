@@ -11,8 +11,10 @@ use crate::record::slo::Slo;
 
 /// Shares of the found rate at which the load-latency curve is measured.
 const CURVE: [f64; 7] = [0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1];
-/// The same for `--quick`; confirmation measures 1.0.
-const CURVE_QUICK: [f64; 4] = [0.25, 0.5, 0.8, 1.1];
+/// The same for `--quick`; confirmation measures 0.7, 1.0 and 1.3.
+const CURVE_QUICK: [f64; 2] = [0.25, 0.5];
+/// Percentile of the objectives of `--quick` that are relative to the idle reference.
+pub const QUICK_PERCENTILE: f64 = 90.0;
 
 /// What is decided before a run begins. Levels are a function of it and of what they show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,14 +78,30 @@ impl Plan {
             quick: true,
             windows: Windows::quick(),
             closed: ClosedWindows::quick(),
-            most_concurrency: 64,
-            fill_levels: 1,
+            most_concurrency: 32,
+            fill_levels: 0,
             curve: CURVE_QUICK.to_vec(),
             // What a shared machine's own clock does from one second to the next.
             drift_limit: 0.20,
             timeout: Nanos::from_secs(30),
             ..Self::full(seed)
         }
+    }
+
+    /// The percentiles that are judged, such as `p99`.
+    #[must_use]
+    pub fn percentiles(&self) -> String {
+        let given = self.slo.iter().flat_map(|slo| &slo.objectives).map(|objective| objective.percentile);
+        let mut percentiles: Vec<f64> = if self.slo.is_some() { given.collect() } else { vec![QUICK_PERCENTILE] };
+        percentiles.sort_by(f64::total_cmp);
+        percentiles.dedup();
+        percentiles.iter().map(|percentile| format!("p{percentile}")).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// What stands beside every number of a quick run.
+    #[must_use]
+    pub fn label(&self) -> Option<String> {
+        self.quick.then(|| format!("quick: {}, indicative", self.percentiles()))
     }
 
     /// What arrivals do at the cap.
@@ -112,7 +130,7 @@ impl Plan {
             sweep_s: sweep_levels * closed_s,
             search_s: SEARCH_LEVELS * (look * 1.5 + warm_up),
             confirmation_s: confirmed * (fixed + warm_up),
-            curve_s: self.curve.len() as f64 * (fixed + warm_up),
+            curve_s: self.curve.len() as f64 * (windows.curve.as_secs_f64().max(3.0 * e2e_s) + warm_up),
             reference_s: closed_s,
         }
     }

@@ -3,9 +3,8 @@
 //! A state machine that is a function of the outcomes it was told: a run is resumed by telling them again. It measures
 //! nothing. Only decided levels are bounds; what is undecided or invalid makes the next probe move away.
 
-use serde::{Deserialize, Serialize};
-
 use crate::campaign::crossing::{LevelShares, Side, crossing};
+use crate::record::search::{Found, Stop};
 use crate::record::verdict::Outcome;
 use crate::rng;
 
@@ -38,8 +37,10 @@ pub struct SearchSpec {
 pub struct Probed {
     /// Offered load, misses and requests.
     pub level: LevelShares,
-    /// `None`: the measurement is invalid, and no bound whatever it shows.
+    /// `None`: the measurement is invalid, and no bound whatever it shows. Only a decided one is reported as a bound.
     pub outcome: Option<Outcome>,
+    /// What the search takes it for on its way: the outcome, or with short windows the likelier one.
+    pub likely: Option<Outcome>,
 }
 
 /// What to do next.
@@ -54,39 +55,6 @@ pub enum Step {
     },
     /// The search is over.
     Done(Found),
-}
-
-/// Why a search ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stop {
-    /// The bracket is as narrow as asked for, but for a gap of undecided levels in it (see `gap`).
-    Converged,
-    /// The lowest rate worth anything breaks the SLO.
-    SloUnmetAtMinimum,
-    /// No bracket of decided levels, or one too wide.
-    Undecided,
-    /// Out of probes or time.
-    Budget,
-    /// The highest rate the generator is good for still passes.
-    GeneratorCeiling,
-}
-
-/// What a search found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Found {
-    /// Why it ended.
-    pub stop: Stop,
-    /// Where confirmation starts: a rate that should pass, with 5 % more that should not. `None` without a pass.
-    pub rate: Option<f64>,
-    /// Highest decided pass under the lowest decided fail.
-    pub pass: Option<f64>,
-    /// Lowest decided fail.
-    pub fail: Option<f64>,
-    /// Lowest and highest rate between them that could not be decided.
-    pub gap: Option<(f64, f64)>,
-    /// Levels measured.
-    pub probes: usize,
 }
 
 /// A search under way.
@@ -116,7 +84,7 @@ impl Search {
             Ok(rate) if self.probed.len() < self.spec.probes_max => {
                 Step::Probe { rate, seed: rng::derive(self.spec.seed, &format!("search probe {}", self.probed.len())) }
             }
-            Ok(_) => Step::Done(self.found(Stop::Budget)),
+            Ok(_) => Step::Done(self.found(Stop::Probes)),
             Err(stop) => Step::Done(self.found(stop)),
         }
     }
@@ -138,7 +106,7 @@ impl Search {
             return Ok(last.level.rate);
         }
         let narrow = 1.0 + self.spec.tolerance;
-        match (self.pass(), self.fail()) {
+        match self.likely_bounds() {
             (Some(pass), Some(fail)) => {
                 let (lowest, highest) = self.gap().unwrap_or((fail, pass));
                 // Without a gap both sides are the bracket itself.
@@ -152,11 +120,11 @@ impl Search {
                     Err(Stop::Undecided)
                 }
             }
-            (_, None) => {
+            (pass, None) => {
                 let highest = self.rates().fold(0.0, f64::max);
                 if highest < self.spec.maximum {
                     Ok((2.0 * highest).min(self.spec.maximum))
-                } else if self.pass() == Some(highest) {
+                } else if pass == Some(highest) {
                     Err(Stop::GeneratorCeiling)
                 } else {
                     Err(Stop::Undecided)
@@ -166,7 +134,7 @@ impl Search {
                 let lowest = self.rates().fold(f64::INFINITY, f64::min);
                 if lowest > self.spec.minimum {
                     Ok((0.5 * lowest).max(self.spec.minimum))
-                } else if fail <= lowest {
+                } else if fail <= lowest && self.decided().1.is_some_and(|decided| decided <= lowest) {
                     Err(Stop::SloUnmetAtMinimum)
                 } else {
                     Err(Stop::Undecided)
@@ -179,24 +147,30 @@ impl Search {
         self.probed.iter().map(|probed| probed.level.rate)
     }
 
-    /// Lowest decided fail.
-    fn fail(&self) -> Option<f64> {
-        let fails = self.probed.iter().filter(|probed| probed.outcome.is_some_and(fails));
-        fails.map(|probed| probed.level.rate).min_by(f64::total_cmp)
+    /// Highest pass under the lowest fail, and that fail: where levels contradict each other, the lower one is believed.
+    fn bounds(&self, outcome: fn(&Probed) -> Option<Outcome>) -> (Option<f64>, Option<f64>) {
+        let failed = self.probed.iter().filter(|probed| outcome(probed).is_some_and(fails));
+        let fail = failed.map(|probed| probed.level.rate).min_by(f64::total_cmp);
+        let under = |probed: &&Probed| outcome(probed) == Some(Outcome::Met) && fail.is_none_or(|fail| probed.level.rate < fail);
+        let pass = self.probed.iter().filter(under).map(|probed| probed.level.rate).max_by(f64::total_cmp);
+        (pass, fail)
     }
 
-    /// Highest decided pass under the lowest decided fail: where levels contradict each other, the lower one is believed.
-    fn pass(&self) -> Option<f64> {
-        let fail = self.fail().unwrap_or(f64::INFINITY);
-        let passes = self.probed.iter().filter(|probed| probed.outcome == Some(Outcome::Met) && probed.level.rate < fail);
-        passes.map(|probed| probed.level.rate).max_by(f64::total_cmp)
+    /// The bounds that levels decided.
+    fn decided(&self) -> (Option<f64>, Option<f64>) {
+        self.bounds(|probed| probed.outcome)
+    }
+
+    /// The bounds that the search goes by.
+    fn likely_bounds(&self) -> (Option<f64>, Option<f64>) {
+        self.bounds(|probed| probed.likely)
     }
 
     /// Lowest and highest undecided (or for ever invalid) rate in the bracket.
     fn gap(&self) -> Option<(f64, f64)> {
-        let (pass, fail) = (self.pass()?, self.fail()?);
+        let (Some(pass), Some(fail)) = self.likely_bounds() else { return None };
         let open = |probed: &&Probed| {
-            probed.outcome.is_none_or(|outcome| outcome != Outcome::Met && !fails(outcome))
+            probed.likely.is_none_or(|outcome| outcome != Outcome::Met && !fails(outcome))
                 && probed.level.rate > pass
                 && probed.level.rate < fail
         };
@@ -205,11 +179,20 @@ impl Search {
     }
 
     fn found(&self, stop: Stop) -> Found {
-        let (pass, fail) = (self.pass(), self.fail());
-        Found { stop, rate: pass.map(|pass| self.likely(pass, fail)), pass, fail, gap: self.gap(), probes: self.probed.len() }
+        let (below, above) = self.likely_bounds();
+        let (pass, fail) = self.decided();
+        Found {
+            stop,
+            rate: below.map(|pass| self.likely(pass, above)),
+            pass,
+            fail,
+            gap: self.gap(),
+            probes: self.probed.len(),
+            valid: self.probed.iter().filter(|probed| probed.outcome.is_some()).count(),
+        }
     }
 
-    /// A rate whose next 5 % hold the likely crossing in their middle, inside the bracket.
+    /// The likely crossing, inside the bracket: confirmation measures as far below it as above.
     fn likely(&self, pass: f64, fail: Option<f64>) -> f64 {
         let Some(fail) = fail else { return pass };
         let valid: Vec<LevelShares> = self
@@ -218,10 +201,9 @@ impl Search {
             .filter(|probed| probed.outcome.is_some() && (pass..=fail).contains(&probed.level.rate))
             .map(|probed| probed.level.clone())
             .collect();
-        let narrow = 1.0 + self.spec.tolerance;
         match crossing(&valid, &self.spec.allowed) {
-            Some(crossing) if crossing.side == Side::Inside => (crossing.rate / narrow.sqrt()).clamp(pass, (fail / narrow).max(pass)),
-            _ => pass,
+            Some(crossing) if crossing.side == Side::Inside => crossing.rate.clamp(pass, fail),
+            _ => (pass * fail).sqrt(),
         }
     }
 }

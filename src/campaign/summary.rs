@@ -1,8 +1,11 @@
 //! What is said of a run when its levels are there: status, headline with its labels, findings.
 
 use crate::campaign::bench;
+use crate::campaign::headline::unresolved;
 use crate::campaign::measure::Halt;
+use crate::campaign::plan::Plan;
 use crate::record::finding::{Finding, Severity};
+use crate::record::level::{LevelRecord, Purpose};
 use crate::record::node::Telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::{Slo, SloSource};
@@ -19,7 +22,7 @@ pub fn preset_slo(model: &str) -> Option<Slo> {
 }
 
 /// Writes what a campaign came to into its run.
-pub fn conclude(run: &mut RunRecord, result: bench::Result) {
+pub fn conclude(run: &mut RunRecord, result: bench::Result, plan: &Plan) {
     run.status = match result.halted {
         Some(Halt::Signal(_)) => RunStatus::Interrupted,
         Some(Halt::Budget) => RunStatus::OutOfBudget,
@@ -28,15 +31,16 @@ pub fn conclude(run: &mut RunRecord, result: bench::Result) {
     run.labels.extend(result.pace.map(|pace| format!("windows x {pace:.2} for the budget")));
     run.slo = result.slo.or_else(|| run.slo.take());
     run.drift = result.drift;
+    run.search = result.search;
     run.cold_start.first_request_ms = result.first_request_ms.or(run.cold_start.first_request_ms);
     run.headline = result.headline.map(|mut headline| {
         headline.labels.clone_from(&run.labels);
         headline
     });
-    run.findings = findings(run);
+    run.findings = findings(run, plan);
 }
 
-fn findings(run: &RunRecord) -> Vec<Finding> {
+fn findings(run: &RunRecord, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     {
         let Telemetry::Unavailable { why } = &run.node.telemetry;
@@ -55,14 +59,8 @@ fn findings(run: &RunRecord) -> Vec<Finding> {
             "state what your users need, such as `--slo 'ttft:p99<1000ms,tpot:p95<50ms'`",
         ));
     }
-    if run.quick {
-        findings.push(Finding::new(
-            "quick",
-            Severity::Warning,
-            "short windows, objectives at p90 relative to the idle latencies, two confirmations",
-            "run without `--quick` before you buy anything",
-        ));
-    }
+    findings.extend(run.quick.then(|| quick(run, plan)));
+    findings.extend(windows_cut(run));
     findings.extend(of_traffic(run));
     let invalid = run.levels.iter().filter(|level| !level.verdict.is_valid()).count();
     if invalid > 0 {
@@ -100,6 +98,10 @@ fn findings(run: &RunRecord) -> Vec<Finding> {
             format!("the request log could not keep up with {unlogged} requests; the levels count them all"),
             "keep runs on a faster disk, or leave the log out with `--no-request-log`",
         ));
+    }
+    if let Some(drift) = run.drift.filter(|drift| !drift.exceeded() && !drift.resolved()) {
+        let severity = if run.quick { Severity::Warning } else { Severity::Serious };
+        findings.push(Finding::new("drift_unresolved", severity, unresolved(&drift), "measure again on a quiet machine"));
     }
     let preempted: u64 = run.levels.iter().map(|level| level.target.preemptions).sum();
     if preempted > 0 {
@@ -174,4 +176,26 @@ fn of_traffic(run: &RunRecord) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+fn quick(run: &RunRecord, plan: &Plan) -> Finding {
+    let relative = run.slo.as_ref().is_some_and(|slo| slo.source == SloSource::IdleReference);
+    let relative = if relative { " relative to the idle latencies" } else { "" };
+    let runs = plan.windows.confirmation_runs;
+    let runs = if runs == 1 { "one confirmation run".to_owned() } else { format!("{runs} confirmation runs") };
+    let evidence = format!("short windows, objectives at {}{relative}, {runs}", plan.percentiles());
+    Finding::new("quick", Severity::Warning, evidence, "run without `--quick` before you buy anything")
+}
+
+/// Confirmation windows of a quick run that the objectives do not fit into.
+fn windows_cut(run: &RunRecord) -> Option<Finding> {
+    let confirmed = |level: &&LevelRecord| matches!(level.purpose, Purpose::Confirmation { .. });
+    let cut = run.levels.iter().filter(confirmed).filter_map(|level| Some((level.slo.needed_s?, level.window_s)));
+    let (needed_s, window_s) = cut.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    Some(Finding::new(
+        "windows_cut",
+        Severity::Warning,
+        format!("a level of this SLO and load needs a window of {needed_s:.0} s to be decided; it was cut to {window_s:.0} s"),
+        "run without `--quick`, or state limits that show in seconds",
+    ))
 }

@@ -124,6 +124,7 @@ pub fn latencies(cohort: &[Brief], gaps: &Gaps) -> Latencies {
         ttft_service: latency(cohort, |brief| since(brief.first_token, brief.sent)),
         tpot: latency(cohort, |brief| brief.tpot_ns.map(|nanos| nanos.round() as u64)),
         e2e: latency(cohort, |brief| since(brief.last_token, Some(brief.intended))),
+        e2e_per_token: latency(cohort, |brief| since(brief.last_token, Some(brief.intended))?.checked_div(u64::from(brief.output_tokens))),
         itl: from_histogram(&gaps.plain),
         itl_per_token: from_histogram(&gaps.per_token),
         queue_delay: known(cohort, |brief| since(brief.admitted, Some(brief.intended))),

@@ -5,6 +5,7 @@ use crate::load::Driven;
 use crate::record::level::{GeneratorAudit, Latencies};
 use crate::record::request::{Ending, FailureKind};
 use crate::record::verdict::Invalid;
+use crate::stats::quantile;
 
 /// Send lag is accepted up to this, or up to 1 % of the median TTFT where that is more, milliseconds.
 const SEND_LAG_MS: f64 = 1.0;
@@ -12,6 +13,8 @@ const SEND_LAG_MS: f64 = 1.0;
 const CPU_SHARE: f64 = 0.80;
 /// Requests sent / requests scheduled.
 const ACHIEVED: f64 = 0.99;
+/// Share by which the target's count of tokens may be off what arrived; tokens of requests in flight come on top.
+const TOKENS: f64 = 0.01;
 /// Share of completed requests that may be off their asked length.
 const OFF_LENGTH: f64 = 0.01;
 /// A pause of the generator's loop longer than this, when it lasts longer than anything that was waited for.
@@ -30,10 +33,23 @@ pub struct Measured<'a> {
     pub driven: &'a Driven,
     /// How the phases went.
     pub course: Course,
+    /// Tokens of the whole level, counted on both sides.
+    pub tokens: Tokens,
     /// Open loop judges send lag; in closed loop there is no schedule to be late for.
     pub open_loop: bool,
     /// Virtual time has no generator that could be slow.
     pub virtual_time: bool,
+}
+
+/// Tokens of a whole level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Generated, by the target's own count; 0 where it keeps none.
+    pub by_target: u64,
+    /// Received.
+    pub received: u64,
+    /// Most requests in flight at once: at the level's end some of their tokens are under way.
+    pub in_flight: u64,
 }
 
 /// How a level's phases went.
@@ -65,7 +81,10 @@ pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
         Course::Exhausted => invalid.push(Invalid::TrafficExhausted),
     }
     if measured.open_loop && !measured.virtual_time && measured.course != Course::Failing {
-        judge_generator(measured, &mut invalid);
+        judge_schedule(measured, &mut invalid);
+    }
+    if measured.audit.cpu_share > CPU_SHARE && measured.course != Course::Failing {
+        invalid.push(Invalid::GeneratorBusy { cpu_share: measured.audit.cpu_share });
     }
     let refused = measured.cohort.iter().filter(|brief| brief.ending == Ending::Refused).count() as u64;
     if refused > 0 {
@@ -78,6 +97,11 @@ pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
     if measured.driven.events_lost > 0 {
         invalid.push(Invalid::EventsLost { events: measured.driven.events_lost });
     }
+    let Tokens { by_target, received, in_flight } = measured.tokens;
+    // A request on its way brings a token or two that only one side has counted.
+    if by_target > 0 && by_target.abs_diff(received) as f64 > TOKENS * received as f64 + 2.0 * in_flight as f64 {
+        invalid.push(Invalid::TokenCounts { by_target, received });
+    }
     let share = off_length_share(measured.cohort);
     if share > OFF_LENGTH {
         invalid.push(Invalid::OutputLength { share });
@@ -88,55 +112,22 @@ pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
     invalid
 }
 
-fn judge_generator(measured: &Measured<'_>, invalid: &mut Vec<Invalid>) {
+/// Arrivals that waited because the cap of requests in flight was reached waited for the target, not for the generator:
+/// their clock ran, and the latencies hold the wait. They are the latest ones; the rest is judged.
+fn judge_schedule(measured: &Measured<'_>, invalid: &mut Vec<Invalid>) {
     let limit_ms = SEND_LAG_MS.max(0.01 * measured.latency.ttft.raw.p50.unwrap_or(0.0));
-    // Arrivals that waited because the cap of requests in flight was reached waited for the target, not for the
-    // generator: their clock ran, and the latencies hold the wait.
-    let at_cap = measured.audit.waited_at_cap > 0;
-    if let Some(p99_ms) = measured.latency.send_lag.p99.filter(|p99| *p99 > limit_ms && !at_cap) {
+    let waited = measured.audit.waited_at_cap;
+    let mut lags: Vec<u64> = measured.cohort.iter().filter_map(|brief| Some(brief.sent?.since(brief.intended).0)).collect();
+    lags.sort_unstable();
+    lags.truncate(lags.len().saturating_sub(waited as usize));
+    let p99_ms = quantile::of_nanos(&mut lags, 0.99).map(|lag| lag as f64 / 1e6);
+    if let Some(p99_ms) = p99_ms.filter(|p99| *p99 > limit_ms) {
         invalid.push(Invalid::SendLag { p99_ms, limit_ms });
     }
-    if measured.audit.cpu_share > CPU_SHARE {
-        invalid.push(Invalid::GeneratorBusy { cpu_share: measured.audit.cpu_share });
-    }
-    if measured.audit.achieved_over_offered < ACHIEVED && !at_cap {
-        invalid.push(Invalid::GeneratorBehind { achieved_over_offered: measured.audit.achieved_over_offered });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Nanos;
-
-    #[test]
-    fn a_request_that_the_target_could_never_serve_spoils_the_level() {
-        let brief = |ending| Brief {
-            id: 0,
-            intended: Nanos::ZERO,
-            sent: None,
-            admitted: None,
-            first_token: None,
-            last_token: None,
-            end: Nanos::ZERO,
-            tpot_ns: None,
-            prompt_tokens: 1,
-            output_tokens: 0,
-            requested_tokens: 1,
-            ending,
-        };
-        let judged = |kind| {
-            judge(&Measured {
-                cohort: &[brief(Ending::Failed(kind))],
-                latency: &Latencies::default(),
-                audit: &GeneratorAudit::default(),
-                driven: &Driven::default(),
-                course: Course::Settled,
-                open_loop: true,
-                virtual_time: true,
-            })
-        };
-        assert_eq!(judged(FailureKind::Rejected), [Invalid::Misfit { rejected: 1 }]);
-        assert_eq!(judged(FailureKind::TargetError), [], "what the system did is no fault of the measurement");
+    let cohort = measured.cohort.len() as f64;
+    let late = ((1.0 - measured.audit.achieved_over_offered) * cohort - waited as f64).max(0.0);
+    let achieved_over_offered = 1.0 - late / cohort.max(1.0);
+    if achieved_over_offered < ACHIEVED {
+        invalid.push(Invalid::GeneratorBehind { achieved_over_offered });
     }
 }

@@ -161,7 +161,7 @@ fn usable_headline(run: &RunRecord) -> Result<&Headline, NoCapacity> {
         return Err(NoCapacity::Undecided { run: id(), why, remedy: "Finish it with `plimsoll bench --resume`, or run `plimsoll bench`" });
     };
     if let Some(drift) = run.drift.filter(|drift| drift.exceeded() || !drift.change().is_finite()) {
-        let (change, limit) = (drift.change() * 100.0, drift.limit * 100.0);
+        let (change, limit) = (drift.change() * 100.0, drift.accepted() * 100.0);
         let why = format!("the reference level moved by {change:+.1} % between start and end (limit {limit:.1} %)");
         return Err(NoCapacity::Invalid { run: id(), why, remedy: RUN_AGAIN });
     }

@@ -94,6 +94,9 @@ pub struct Latencies {
     pub tpot: Latency,
     /// End to end from the intended start.
     pub e2e: Latency,
+    /// End to end over the number of output tokens, one value a request.
+    #[serde(default)]
+    pub e2e_per_token: Latency,
     /// Gaps between consecutive chunks: what a reader of the stream feels.
     pub itl: Distribution,
     /// The same gaps, each divided by the tokens it brought and counted once a token.
@@ -134,6 +137,9 @@ pub struct Throughput {
     pub prompt_tokens_per_s: f64,
     /// Closed loop only: 95 % interval of the mean of `calls_per_s` by batch means.
     pub interval: Option<Interval>,
+    /// The same of `output_tokens_per_s`.
+    #[serde(default)]
+    pub tokens_interval: Option<Interval>,
     /// Tokens of the whole level, ramp and drain included, per second: shown beside the window's.
     pub whole_level_output_tokens_per_s: f64,
 }
@@ -190,6 +196,9 @@ pub struct SloJudgement {
     pub goodput_calls_per_s: f64,
     /// Why nothing could be decided, in words; empty where it could.
     pub undecided: String,
+    /// The window that a decision needs by its objectives, seconds, where a quick run cut it.
+    #[serde(default)]
+    pub needed_s: Option<f64>,
 }
 
 /// Requests sent and not ended.

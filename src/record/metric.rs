@@ -153,6 +153,14 @@ pub const CATALOGUE: &[Metric] = &[
         read: |level| level.latency.tpot.raw.p50.filter(|millis| *millis > 0.0).map(|millis| 1000.0 / millis),
     },
     Metric {
+        id: "e2e_tps_per_user",
+        label: "tok/s/user E2E",
+        unit: "tokens/s",
+        direction: Direction::Higher,
+        definition: "Median over completed requests of output tokens / (last token - intended start): the wait for the first token included.",
+        read: |level| level.latency.e2e_per_token.raw.p50.filter(|millis| *millis > 0.0).map(|millis| 1000.0 / millis),
+    },
+    Metric {
         id: "joint_attainment",
         label: "attainment",
         unit: "share",

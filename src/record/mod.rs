@@ -9,6 +9,7 @@ pub mod metric;
 pub mod node;
 pub mod request;
 pub mod run;
+pub mod search;
 pub mod slo;
 pub mod target;
 pub mod verdict;

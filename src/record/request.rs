@@ -21,6 +21,8 @@ pub enum FailureKind {
     Rejected,
     /// The target ran out of memory for it.
     OutOfMemory,
+    /// The target refused it because it has too much to do (429, 503, a full queue).
+    Refused,
     /// The target is gone.
     TargetGone,
     /// The target answered with an error of its own.

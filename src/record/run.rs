@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::finding::Finding;
 use crate::record::level::LevelRecord;
 use crate::record::node::NodeRecord;
+use crate::record::search::Found;
 use crate::record::slo::Slo;
 use crate::record::target::TargetIdentity;
 use crate::stats::interval::Interval;
@@ -108,22 +109,38 @@ pub struct Drift {
     pub last: f64,
     /// Largest accepted |last / first - 1|.
     pub limit: f64,
-    /// What the two levels' own 95 % intervals explain of it: a change within is no drift that was seen.
+    /// What the two levels' own 95 % intervals explain of it: a change within is no drift that was seen. `None` where a
+    /// level has no interval.
     #[serde(default)]
-    pub noise: f64,
+    pub noise: Option<f64>,
 }
 
 impl Drift {
+    /// More noise than this many limits, and the two levels cannot tell whether the machine held still.
+    const NOISE_MAX: f64 = 2.0;
+
     /// `last / first - 1`.
     #[must_use]
     pub fn change(&self) -> f64 {
         self.last / self.first - 1.0
     }
 
+    /// The change that is accepted: the limit, or the noise where that is more, up to twice the limit.
+    #[must_use]
+    pub fn accepted(&self) -> f64 {
+        self.limit.max(self.noise.unwrap_or(0.0).min(Self::NOISE_MAX * self.limit))
+    }
+
     /// Whether the machine moved too far.
     #[must_use]
     pub fn exceeded(&self) -> bool {
-        self.change().abs() > self.limit.max(self.noise)
+        self.change().abs() > self.accepted()
+    }
+
+    /// Whether the two levels can tell that the machine held still.
+    #[must_use]
+    pub fn resolved(&self) -> bool {
+        self.change().is_finite() && self.noise.is_some_and(|noise| noise <= Self::NOISE_MAX * self.limit)
     }
 }
 
@@ -174,6 +191,9 @@ pub struct RunRecord {
     pub generator_ceiling: Option<f64>,
     /// Reference first and last; `None` until both were measured.
     pub drift: Option<Drift>,
+    /// What the search found; `None` before its end.
+    #[serde(default)]
+    pub search: Option<Found>,
     /// The number.
     pub headline: Option<Headline>,
     /// What a reader should know.

@@ -112,9 +112,13 @@ pub(super) fn lines(run: &RunRecord, saturation: Option<&Saturation>) -> Vec<(To
         ));
     }
     if let Some(drift) = run.drift {
-        let (tone, verdict) = if drift.exceeded() { (Tone::Bad, "too far: the number is invalid") } else { (Tone::Faint, "held still") };
+        let (tone, verdict) = match (drift.exceeded(), drift.resolved()) {
+            (true, _) => (Tone::Bad, "too far: the number is invalid"),
+            (false, true) => (Tone::Faint, "held still"),
+            (false, false) => (Tone::Doubtful, "too noisy to tell whether it held still"),
+        };
         let moved =
-            format!("reference level first to last: {} % (limit {}), {verdict}", signed(drift.change() * 100.0), percent(drift.limit));
+            format!("reference level first to last: {} % (limit {}), {verdict}", signed(drift.change() * 100.0), percent(drift.accepted()));
         lines.push((tone, moved));
     }
     let labels = labels(run);

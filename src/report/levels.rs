@@ -50,7 +50,8 @@ pub(super) fn sweep_levels(run: &RunRecord) -> Vec<(u32, &LevelRecord)> {
     levels
 }
 
-/// The load-latency curve by rising load; all open-loop levels where no curve was measured.
+/// The load-latency curve by rising load, which a quick run leaves to its confirmation in part; all open-loop levels
+/// where no curve was measured.
 pub(super) fn load_latency(run: &RunRecord) -> Grid {
     let metrics = ["ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "joint_attainment"];
     let columns = metrics.into_iter().filter_map(metric).collect::<Vec<_>>();
@@ -60,7 +61,12 @@ pub(super) fn load_latency(run: &RunRecord) -> Grid {
     heads.push(Head::words("verdict"));
     let mut grid = Grid::of(heads);
     let has_curve = run.levels.iter().any(|level| level.purpose == Purpose::Curve);
-    let mut levels = open_levels(run).filter(|(_, level)| !has_curve || level.purpose == Purpose::Curve).collect::<Vec<_>>();
+    let shown = |level: &LevelRecord| match level.purpose {
+        Purpose::Curve => true,
+        Purpose::Confirmation { .. } => run.quick || !has_curve,
+        _ => !has_curve,
+    };
+    let mut levels = open_levels(run).filter(|(_, level)| shown(level)).collect::<Vec<_>>();
     levels.sort_by(|one, other| one.0.total_cmp(&other.0));
     for (offered, level) in levels {
         let mut row = vec![Cell::new(three(offered)), Cell::new(three(level.throughput.completions_per_s / devices(level)))];

@@ -3,14 +3,15 @@
 use plimsoll::campaign::confirmation::{Confirmation, ConfirmationSpec, Confirmed, ConfirmedLevel, Next, Status};
 use plimsoll::campaign::crossing::{Counted, LevelShares};
 use plimsoll::campaign::headline;
-use plimsoll::record::run::HeadlineStatus;
+use plimsoll::record::run::{Drift, HeadlineStatus};
 use plimsoll::record::verdict::Outcome;
 use plimsoll::stats::share::Block;
 
 use crate::search_coverage::found;
+use crate::small_run;
 
 fn spec(found: f64, runs: u32, step: f64) -> ConfirmationSpec {
-    ConfirmationSpec { found, runs, step, extensions_max: 3, allowed: vec![0.1], seed: 1 }
+    ConfirmationSpec { found, runs, step, step_growth: 1.0, extensions_max: 3, allowed: vec![0.1], seed: 1 }
 }
 
 fn counted(misses: u64, requests: u64, clustering: f64) -> Counted {
@@ -141,4 +142,20 @@ fn an_objective_that_no_request_defines_takes_no_part() {
         level(run, rate, vec![counted(queue(rate), 2000, 6.0), counted(0, 0, 1.0)], Outcome::Undecided)
     });
     assert_eq!(alone, beside);
+}
+
+#[test]
+fn a_full_run_publishes_no_number_when_its_references_cannot_tell_a_drift() {
+    let number = small_run::confirmed().headline.expect("it is confirmed");
+    let judged = |drift: Option<Drift>, quick: bool| {
+        let mut headline = number.clone();
+        headline::judge_drift(&mut headline, drift.as_ref(), quick);
+        (headline.status, headline.throughput_per_gpu.is_some())
+    };
+    let noisy = Some(Drift { first: 100.0, last: 100.5, limit: 0.02, noise: None });
+    assert_eq!(judged(noisy, false), (HeadlineStatus::Undecided, false));
+    assert_eq!(judged(noisy, true), (HeadlineStatus::Confirmed, true), "a quick run says so in a finding");
+    let moved = Some(Drift { first: 100.0, last: 90.0, limit: 0.02, noise: Some(0.01) });
+    assert_eq!(judged(moved, true), (HeadlineStatus::Drift, false));
+    assert_eq!(judged(None, false), (HeadlineStatus::NoValidBound, false));
 }

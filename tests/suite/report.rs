@@ -156,7 +156,7 @@ fn labels_and_doubts_stand_beside_the_number_in_every_form() {
 #[test]
 fn a_drifted_run_shows_its_number_as_not_usable() {
     let mut run = small_run::confirmed();
-    run.drift = Some(Drift { first: 100.0, last: 95.0, limit: 0.02, noise: 0.0 });
+    run.drift = Some(Drift { first: 100.0, last: 95.0, limit: 0.02, noise: Some(0.01) });
     let text = console::text(&report(&run), Look::PLAIN);
     assert!(text.contains("NOT USABLE: throughput_per_gpu = 10.0"), "{text}");
     assert!(text.contains("not planned"), "{text}");
@@ -165,6 +165,23 @@ fn a_drifted_run_shows_its_number_as_not_usable() {
     (headline.status, headline.interval, headline.runs) = (HeadlineStatus::BracketOnly, None, 1);
     let text = console::text(&report(&single), Look::PLAIN);
     assert!(text.contains("interval: bracket only (1 run); passed at 10.0, failed at 10.5"), "{text}");
+}
+
+#[test]
+fn a_reference_level_that_is_too_noisy_is_not_said_to_have_held_still() {
+    let drift = |last: f64, noise: Option<f64>| Drift { first: 100.0, last, limit: 0.02, noise };
+    let said = |drift: Drift| {
+        let mut run = small_run::confirmed();
+        run.drift = Some(drift);
+        console::text(&report(&run), Look { width: 200, ..Look::PLAIN })
+    };
+    assert!(said(drift(97.0, Some(0.035))).contains("-3.00 % (limit 3.50 %), held still"), "the limit that is applied is printed");
+    for noise in [None, Some(0.5), Some(f64::NAN)] {
+        assert!(!drift(100.5, noise).resolved());
+        assert!(said(drift(100.5, noise)).contains("too noisy to tell"));
+        assert!(drift(95.0, noise).exceeded(), "noise excuses twice the limit at most");
+    }
+    assert!(!drift(f64::NAN, Some(0.01)).resolved());
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn a_run_without_a_usable_headline_is_refused_by_kind() {
     }
     assert!(matches!(refusal(|run| run.headline = None), NoCapacity::Undecided { .. }));
     assert!(matches!(refusal(|run| run.slo = None), NoCapacity::Invalid { .. }));
-    let drifted = refusal(|run| run.drift = Some(Drift { first: 100.0, last: 90.0, limit: 0.02, noise: 0.0 }));
+    let drifted = refusal(|run| run.drift = Some(Drift { first: 100.0, last: 90.0, limit: 0.02, noise: Some(0.01) }));
     assert!(matches!(&drifted, NoCapacity::Invalid { .. }) && drifted.to_string().contains("-10.0 %"), "{drifted}");
     for low in [0.0, -1.0, f64::NAN] {
         let interval = Interval { low, high: 9.0, confidence: 0.95 };

@@ -2,17 +2,17 @@
 
 use crate::virtual_level::{Arrivals, Level, Metric, Objective, Scene, confirm, parallel, search};
 use plimsoll::campaign::confirmation::Status;
-use plimsoll::campaign::search::{Found, Stop};
 use plimsoll::campaign::windows::Windows;
 use plimsoll::clock::Nanos;
 use plimsoll::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 use plimsoll::queueing::truth;
+use plimsoll::record::search::{Found, Stop};
 use plimsoll::rng;
 use plimsoll::stats::quantile;
 
 /// A search that converged there.
 pub(crate) fn found(rate: f64) -> Found {
-    Found { stop: Stop::Converged, rate: Some(rate), pass: Some(rate), fail: Some(1.05 * rate), gap: None, probes: 6 }
+    Found { stop: Stop::Converged, rate: Some(rate), pass: Some(rate), fail: Some(1.05 * rate), gap: None, probes: 6, valid: 6 }
 }
 
 /// Long simulations of the cases that theory has no formula for: see `long_runs_say_so`.

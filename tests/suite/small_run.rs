@@ -14,6 +14,7 @@ use plimsoll::record::level::{
 };
 use plimsoll::record::node::{NodeRecord, Telemetry};
 use plimsoll::record::run::{ColdStart, Drift, Headline, HeadlineStatus, RunRecord, RunStatus, WorkloadRecord};
+use plimsoll::record::search::{Found, Stop};
 use plimsoll::record::slo::{Objective, Slo, SloMetric, SloSource};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
 use plimsoll::record::verdict::{Invalid, Outcome, Verdict};
@@ -100,7 +101,8 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
         plan_hash: "0".repeat(64),
         cold_start: ColdStart { load_s: 1.25, first_request_ms: Some(210.0) },
         generator_ceiling: None,
-        drift: Some(Drift { first: 120.5, last: 120.1, limit: 0.02, noise: 0.0 }),
+        drift: Some(Drift { first: 120.5, last: 120.1, limit: 0.02, noise: Some(0.004) }),
+        search: Some(Found { stop: Stop::Converged, rate: Some(10.1), pass: Some(10.0), fail: Some(10.5), gap: None, probes: 7, valid: 7 }),
         headline: Some(Headline {
             status: HeadlineStatus::Confirmed,
             throughput_per_gpu: Some(10.0),
@@ -170,6 +172,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
             output_tokens_per_s: completed_per_s * OUTPUT_TOKENS,
             prompt_tokens_per_s: completed_per_s * 256.0,
             interval: None,
+            tokens_interval: None,
             whole_level_output_tokens_per_s: completed_per_s * OUTPUT_TOKENS * 0.97,
         },
         throughput_per_gpu: PerGpu { devices: 1, calls_per_s, output_tokens_per_s: completed_per_s * OUTPUT_TOKENS },
@@ -179,6 +182,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
             ttft_service: latency(ttft_ms * 0.999, cohort),
             tpot: latency(tpot_ms, cohort),
             e2e: latency(end_to_end, cohort),
+            e2e_per_token: latency(end_to_end / OUTPUT_TOKENS, cohort),
             itl: distribution(tpot_ms, cohort * 63),
             itl_per_token: distribution(tpot_ms, cohort * 63),
             queue_delay: distribution(ttft_ms * 0.2, cohort),
@@ -227,6 +231,7 @@ fn judgement(offered: &Offered, outcome: Outcome, cohort: u64, calls_per_s: f64)
         joint_attainment: attainment,
         goodput_calls_per_s: calls_per_s * attainment,
         undecided: String::new(),
+        needed_s: None,
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plimsoll::campaign::confirmation::{Confirmation, ConfirmationSpec, Confirmed, ConfirmedLevel, Next};
 use plimsoll::campaign::decision::{Cohort, Decision, ObjectiveCohort, decide};
-use plimsoll::campaign::search::{Found, Probed, Search, SearchSpec, Step};
+use plimsoll::campaign::search::{Probed, Search, SearchSpec, Step};
 use plimsoll::campaign::settle::{Load, Progress, Settle, Wave};
 use plimsoll::campaign::windows::{LevelShape, Windows};
 use plimsoll::clock::Nanos;
 use plimsoll::queueing::law::ServiceLaw;
 use plimsoll::queueing::replica::{Happening, Job, Replica};
+use plimsoll::record::search::Found;
 use plimsoll::rng;
 use plimsoll::stats::quantile;
 use rand_distr::{Distribution, Exp1, Gamma, LogNormal};
@@ -269,7 +270,10 @@ pub(crate) fn probe(scene: &Scene, rate: f64, seed: u64) -> (Decision, Cohort) {
     let ttft_limit = scene.objectives.iter().find(|one| one.metric == Metric::Ttft).map(|one| Nanos::from_secs_f64(one.limit_s));
     let allowed_min = scene.allowed().into_iter().fold(1.0, f64::min);
     let shape = LevelShape { rate, e2e_p95: level.e2e_p95(), ttft_limit, allowed_min };
-    let mut length = scene.windows.first_look(&shape);
+    let mut length = match progress {
+        Progress::Growing => scene.windows.follows(shape.e2e_p95),
+        _ => scene.windows.first_look(&shape),
+    };
     loop {
         let cohort = level.window(length);
         let decision = decide(&cohort, &scene.windows, seed);
@@ -297,7 +301,7 @@ pub(crate) fn search(scene: &Scene, seed: u64) -> Found {
             Step::Done(found) => return found,
             Step::Probe { rate, seed } => {
                 let (decision, _) = probe(scene, rate, seed);
-                search.report(Probed { level: decision.shares(rate), outcome: Some(decision.outcome) });
+                search.report(Probed { level: decision.shares(rate), outcome: Some(decision.outcome), likely: Some(decision.outcome) });
             }
         }
     }
@@ -309,6 +313,7 @@ pub(crate) fn confirm(scene: &Scene, found: f64, seed: u64) -> Confirmed {
         found,
         runs: scene.windows.confirmation_runs,
         step: scene.windows.confirmation_step,
+        step_growth: scene.windows.step_growth,
         extensions_max: scene.windows.extensions_max,
         allowed: scene.allowed(),
         seed,

@@ -43,7 +43,7 @@ fn every_preset_is_read_and_makes_the_lengths_it_states() {
         ("fixed-128-128", 128.0, 128.0),
         ("fixed-1024-128", 1024.0, 128.0),
         ("fixed-128-1024", 128.0, 1024.0),
-        ("quick", 62.8, 24.0),
+        ("quick", 23.8, 12.0),
     ] {
         let workload = preset(name);
         assert!((workload.input.mean() / input - 1.0).abs() < 0.015, "{name}: prompts of {}", workload.input.mean());

@@ -95,7 +95,7 @@ impl Prepared {
         let identity = self.targets.identity();
         let workload = self.traffic.record();
         let mut labels = identity.labels.clone();
-        labels.extend(self.plan.quick.then(|| "quick: p90, indicative".to_owned()));
+        labels.extend(self.plan.label());
         labels.extend(self.args.label.clone());
         RunRecord {
             schema_version: SCHEMA_VERSION,
@@ -121,6 +121,7 @@ impl Prepared {
             cold_start: self.targets.cold_start(),
             generator_ceiling: None,
             drift: None,
+            search: None,
             headline: None,
             findings: Vec::new(),
             levels: Vec::new(),
@@ -192,7 +193,7 @@ pub(super) fn measure(
         }
     };
     let halted = result.halted;
-    summary::conclude(&mut run, result);
+    summary::conclude(&mut run, result, &prepared.plan);
     journal.learn(|known| *known = run.clone())?;
     if run.status == RunStatus::Complete {
         journal.finish()?;

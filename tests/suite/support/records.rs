@@ -65,6 +65,7 @@ pub(crate) fn run(id: &str) -> RunRecord {
         cold_start: ColdStart::default(),
         generator_ceiling: None,
         drift: None,
+        search: None,
         headline: None,
         findings: vec![],
         levels: vec![],
