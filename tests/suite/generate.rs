@@ -239,3 +239,13 @@ fn bad_model_files_end_with_65_in_text_and_in_json() {
     let document: Value = serde_json::from_slice(&too_big.stdout).unwrap();
     assert_eq!((too_big.status.code(), &document["error"]["exit_code"]), (Some(69), &Value::from(69)));
 }
+
+#[test]
+fn a_limit_on_the_address_space_is_seen_before_loading() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 400000 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_plimsoll")]);
+    let ran = command.args(["generate", "--model", "llama-124m", "--prompt-ids", "1", "--threads", "1"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(69), "{stderr}");
+    assert!(stderr.contains("running `llama-124m` needs") && !stderr.contains("loaded"), "{stderr}");
+}

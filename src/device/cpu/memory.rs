@@ -8,7 +8,7 @@ use crate::device::MemoryFacts;
 use crate::device::control_group;
 use crate::device::error::DeviceError;
 
-/// Reads `/proc/meminfo`, and the limits of control groups where they are lower.
+/// Reads `/proc/meminfo`, and the limits of control groups and of the address space where they are lower.
 pub(super) fn facts() -> Result<MemoryFacts, DeviceError> {
     let path = "/proc/meminfo";
     let text = std::fs::read_to_string(path).map_err(|source| DeviceError::System { path: path.into(), source })?;
@@ -17,10 +17,15 @@ pub(super) fn facts() -> Result<MemoryFacts, DeviceError> {
         source: std::io::Error::new(std::io::ErrorKind::InvalidData, "`MemTotal` or `MemAvailable` is not in it"),
     })?;
     let limits = control_group::limits_under(Path::new("/"));
-    Ok(MemoryFacts {
-        total: limits.memory_bytes.map_or(host.total, |limit| host.total.min(limit)),
-        free: limits.memory_free.map_or(host.free, |left| host.free.min(left)),
-    })
+    let free = [Some(host.free), limits.memory_free, address_space()].into_iter().flatten().min();
+    Ok(MemoryFacts { total: limits.memory_bytes.map_or(host.total, |limit| host.total.min(limit)), free: free.unwrap_or(host.free) })
+}
+
+/// What `ulimit -v` leaves of the address space; `None` without such a limit.
+fn address_space() -> Option<u64> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok()?;
+    Some(limit.saturating_sub(pages.saturating_mul(rustix::param::page_size() as u64)))
 }
 
 /// `MemTotal` and `MemAvailable`, which are in KiB.
