@@ -4,7 +4,8 @@
 //! different names are independent; adding a stream never shifts another one. This is not cryptography.
 
 use rand::SeedableRng;
-pub use rand_xoshiro::Xoshiro256PlusPlus as Stream;
+/// Random numbers of one named stream.
+pub type Stream = rand_xoshiro::Xoshiro256PlusPlus;
 
 /// The stream called `name` of `seed`.
 #[must_use]

@@ -54,6 +54,11 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
 }
 
 #[test]
+fn nothing_is_exported_under_a_second_path() {
+    check(&product(), rules::no_second_path);
+}
+
+#[test]
 fn names_say_what_a_thing_is() {
     check(&product(), rules::names);
 }
@@ -126,6 +131,8 @@ fn the_other_checks_catch_what_they_are_for() {
     planted(rules::doors, "src/model/mod.rs", "let home = std::env::var(\"HOME\");\n", &[1]);
     planted(rules::doors, "src/model/mod.rs", "std::fs::write(path, bytes)?;\n", &[1]);
     planted(rules::doors, "src/clock.rs", "let now = Instant::now();\n", &[]);
+    planted(rules::doors, "src/model/mod.rs", "let one = std::env::args();\nFile::options();\nstd::fs::rename(from, to)?;\n", &[1, 2, 3]);
+    planted(rules::no_second_path, "src/cli/mod.rs", "use crate::cli::exit;\npub use crate::cli::exit::Exit;\n", &[2]);
     planted(rules::purity, "src/capacity/mod.rs", "use std::fs;\nuse crate::clock::Clock;\nuse crate::clock::Nanos;\n", &[1, 2]);
     planted(rules::purity, "src/store/mod.rs", "use std::fs;\n", &[]);
     planted(rules::unsafe_and_cfg, "src/engine/mod.rs", "unsafe { f() }\n#[cfg(feature = \"x\")]\n#[cfg(test)]\n", &[1, 2]);
@@ -141,9 +148,12 @@ fn the_other_checks_catch_what_they_are_for() {
 #[test]
 fn the_check_of_documents_catches_a_name_that_is_gone() {
     let product = [Source::new("src/clock.rs", "pub struct Nanos(pub u64);\n")];
-    let document = Source::new("docs/x.md", "`clock::Nanos` is fine, `std::fs` too,\n`clock::Ticks` and `src/nowhere.rs` are gone\n");
+    let document = Source::new(
+        "docs/x.md",
+        "`clock::Nanos` is fine, `std::fs` too,\n`clock::Ticks` and `src/nowhere.rs` are gone\n`clock.rs` is there, `clock/ticks.rs` and `ticks.rs` are not\n",
+    );
     let lines = docs::names_exist(&document, &product).into_iter().map(|broken| broken.line).collect::<Vec<_>>();
-    assert_eq!(lines, [2, 2]);
+    assert_eq!(lines, [2, 2, 3, 3]);
 }
 
 #[test]

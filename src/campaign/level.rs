@@ -6,7 +6,9 @@ use crate::campaign::watch::Watched;
 use crate::clock::Nanos;
 use crate::load::Driven;
 use crate::record::SCHEMA_VERSION;
-use crate::record::level::{GeneratorAudit, InFlight, LevelRecord, ObjectiveJudgement, Offered, PerGpu, Purpose, SloJudgement, Throughput};
+use crate::record::level::{
+    GeneratorAudit, InFlight, LevelRecord, ObjectiveJudgement, Offered, PerDevice, Purpose, SloJudgement, Throughput,
+};
 use crate::record::node::Telemetry;
 use crate::record::request::{Ending, FailureKind};
 use crate::record::slo::Slo;
@@ -116,7 +118,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         window_s,
         window: (from, to),
         tail_s: seen.driven.span.1.since(to).as_secs_f64(),
-        throughput_per_gpu: PerGpu {
+        per_device: PerDevice {
             devices: seen.devices,
             calls_per_s: throughput.calls_per_s / f64::from(seen.devices.max(1)),
             output_tokens_per_s: throughput.output_tokens_per_s / f64::from(seen.devices.max(1)),

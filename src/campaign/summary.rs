@@ -8,18 +8,8 @@ use crate::record::finding::{Finding, Severity};
 use crate::record::level::{LevelRecord, Purpose};
 use crate::record::node::Telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
-use crate::record::slo::{Slo, SloSource};
+use crate::record::slo::SloSource;
 use crate::workload::request::Tally;
-
-/// Objectives of well-known models, after MLPerf's server limits (p99 TTFT and TPOT).
-const PRESETS: &[(&str, &str)] = &[("llama-3.1-8b", "ttft:p99<2000ms,tpot:p99<100ms")];
-
-/// The SLO of the model preset of that name.
-#[must_use]
-pub fn preset_slo(model: &str) -> Option<Slo> {
-    let (name, text) = PRESETS.iter().find(|(name, _)| name.eq_ignore_ascii_case(model))?;
-    Slo::parse(text, SloSource::ModelPreset((*name).to_owned())).ok()
-}
 
 /// Writes what a campaign came to into its run.
 pub fn conclude(run: &mut RunRecord, result: bench::Result, plan: &Plan) {

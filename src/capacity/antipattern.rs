@@ -111,6 +111,17 @@ fn ignoring_latency(throughput: &Throughput) -> Vec<Finding> {
             "Measure it with `plimsoll bench`; a closed-loop plateau or a tokens/s figure is not this number",
         ));
     }
+    if throughput.basis == Basis::FromCurve {
+        found.push(Finding::new(
+            "slo_read_from_curve",
+            Severity::Warning,
+            format!(
+                "throughput_per_gpu at {} was read between measured loads, not confirmed at this SLO",
+                throughput.slo.as_deref().unwrap_or("this SLO")
+            ),
+            "Run `plimsoll bench` with this `--slo` before buying",
+        ));
+    }
     if throughput.quick {
         found.push(Finding::new(
             "quick",

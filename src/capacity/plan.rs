@@ -81,7 +81,7 @@ impl PlanInputs {
             average: Input { value: one, provenance: Provenance::Default },
             peak: None,
             recompute: Input { value: RecomputeMultiplier::ONE, provenance: Provenance::Assumed },
-            headroom: Input { value: Headroom::TYPICAL, provenance: Provenance::Default },
+            headroom: Input { value: Headroom::TYPICAL, provenance: Provenance::Assumed },
             gpus_per_replica: NonZeroU32::MIN,
             scenarios: Scenario::of_the_capacity_model(),
         }

@@ -2,6 +2,7 @@
 //!
 //! A scenario's load *replaces* the planned peak; it multiplies the average visible rate and nothing else.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -68,6 +69,13 @@ pub enum ScenarioError {
     /// The multiple is none.
     #[error(transparent)]
     Multiple(#[from] NotAQuantity),
+}
+
+impl fmt::Display for Scenario {
+    /// As it is read.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}={}", self.name, self.times_average.get())
+    }
 }
 
 impl FromStr for Scenario {

@@ -5,7 +5,9 @@
 
 use serde::Serialize;
 
+use crate::curve::load_latency::{Reading, capacity_at};
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
+use crate::record::slo::Slo;
 use crate::units::NotAQuantity;
 use crate::units::rate::CallRatePerGpu;
 
@@ -34,6 +36,8 @@ pub enum Basis {
     LowerEnd,
     /// The highest rate that passed in a single run.
     PassingEnd,
+    /// Read from the load-latency curve at another SLO than the one that was searched for, and as far below as the lower end is.
+    FromCurve,
     /// The number as given.
     AsGiven,
 }
@@ -149,6 +153,49 @@ impl Throughput {
             device_noun: run.target.device_noun(),
             quick: run.quick,
             run_complete: run.status == RunStatus::Complete,
+        })
+    }
+}
+
+impl Throughput {
+    /// From the load-latency curve of a measured run, at another SLO: without a new run, and only inside what was measured.
+    ///
+    /// The spread is that of the measured rate, carried over in proportion.
+    ///
+    /// # Errors
+    /// When the run cannot be planned with, or its curve does not reach this SLO.
+    pub fn measured_at(run: &RunRecord, slo: &Slo) -> Result<Self, NoCapacity> {
+        let measured = Self::measured(run)?;
+        let not_measured = |why: String| NoCapacity::Undecided {
+            run: run.id.clone(),
+            why: format!("at `{slo}` it is not measured: {why}"),
+            remedy: "Run `plimsoll bench` with this `--slo`",
+        };
+        let value = match capacity_at(&run.levels, slo) {
+            Reading::Measured { value } => value,
+            Reading::NotMeasuredBelow { lowest } => {
+                return Err(not_measured(format!("it lies below the lowest load of the curve, {lowest:.3} calls/s")));
+            }
+            Reading::NotMeasuredAbove { highest } => {
+                return Err(not_measured(format!("it lies above the highest load of the curve, {highest:.3} calls/s")));
+            }
+            Reading::NothingMeasured => {
+                return Err(not_measured("levels keep p50, p90, p95 and p99 of what valid levels of the curve measured".to_owned()));
+            }
+        };
+        let rate = |per_second: f64| CallRatePerGpu::new(per_second).map_err(|wrong| not_measured(wrong.to_string()));
+        let in_proportion = |end: CallRatePerGpu| rate(value * end.get() / measured.point.get());
+        let ends = match measured.ends {
+            Some((low, high)) => Some((in_proportion(low)?, in_proportion(high)?)),
+            None => None,
+        };
+        Ok(Self {
+            planned: in_proportion(measured.planned)?,
+            basis: Basis::FromCurve,
+            point: rate(value)?,
+            ends,
+            slo: Some(slo.to_string()),
+            ..measured
         })
     }
 }

@@ -6,9 +6,11 @@
 pub mod bench;
 pub mod completions;
 pub mod defaults;
+pub mod demand;
 pub mod exit;
 mod failure;
 pub mod generate;
+mod length_of_time;
 mod loading;
 mod logging;
 pub mod man;
@@ -78,7 +80,7 @@ enum Color {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Measure throughput per GPU under rising concurrency, judge it, and plan from it
-    Bench(Box<bench::BenchArgs>),
+    Bench(Box<bench::args::BenchArgs>),
     /// Generate tokens from a model, as a check of the engine
     Generate(generate::GenerateArgs),
     /// Plan capacity from a run: the formula, for each peak to be ready for
@@ -94,7 +96,7 @@ enum Verb {
 }
 
 /// The arguments of `bench` in a saved command line.
-fn bench_args_of(command: &[String]) -> anyhow::Result<bench::BenchArgs> {
+fn bench_args_of(command: &[String]) -> anyhow::Result<bench::args::BenchArgs> {
     match Cli::try_parse_from(command)?.verb {
         Verb::Bench(args) => Ok(*args),
         _ => anyhow::bail!("it is not a command line of `bench`"),
@@ -105,7 +107,7 @@ fn bench_args_of(command: &[String]) -> anyhow::Result<bench::BenchArgs> {
 #[must_use]
 pub fn command() -> clap::Command {
     let codes = Exit::ALL.iter().map(|exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning())).collect::<String>();
-    Cli::command().mut_subcommand("bench", bench::refusing_beside_resume).after_long_help(format!("Exit codes:\n{codes}"))
+    Cli::command().mut_subcommand("bench", bench::args::refusing_beside_resume).after_long_help(format!("Exit codes:\n{codes}"))
 }
 
 /// Runs the program: `arguments` as the process got them, its name first.

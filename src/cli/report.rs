@@ -2,18 +2,19 @@
 
 use anyhow::Context;
 
-use crate::capacity::plan::PlanInputs;
+use crate::cli::demand::DemandArgs;
 use crate::cli::terminal::{Format, Terminal};
 use crate::record::run::RunRecord;
 use crate::report::paint::Paint;
 use crate::report::{BenchReport, Look, console, csv, json, markdown};
 
-/// Prints `run`; `demand` turns the assumed inputs of the plan into the wanted ones.
+/// Prints `run`, planned with what its demand was said to be.
 ///
 /// # Errors
-/// When standard output cannot be written.
-pub(super) fn print(run: &RunRecord, demand: impl FnOnce(PlanInputs) -> PlanInputs, out: &mut Terminal) -> anyhow::Result<()> {
-    let report = BenchReport::of(run, demand).context("cannot plan from this run")?;
+/// When what is kept of the demand makes no sense, or standard output cannot be written.
+pub(super) fn print(run: &RunRecord, out: &mut Terminal) -> anyhow::Result<()> {
+    let demand = DemandArgs::kept(&run.demand)?;
+    let report = BenchReport::of(run, |inputs| demand.apply(inputs)).context("cannot plan from this run")?;
     match out.format() {
         Format::Json => out.document(&json::document(&report)),
         Format::Markdown => out.print(markdown::text(&report)),

@@ -1,5 +1,7 @@
 //! `plimsoll runs`: the runs kept in the data folder.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -8,8 +10,8 @@ use crate::cli::exit::Exit;
 use crate::cli::report;
 use crate::cli::terminal::{Format, Terminal};
 use crate::record::SCHEMA_VERSION;
-use crate::record::run::{Headline, RunRecord, RunStatus};
-use crate::store::runs::{Listed, RunStore, is_intact, load};
+use crate::record::run::{HeadlineStatus, RunStatus};
+use crate::store::runs::{Listed, RunStore, StoreError, is_intact, load};
 
 /// Arguments of `runs`.
 #[derive(Debug, clap::Args)]
@@ -44,63 +46,112 @@ pub fn run(args: &RunsArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
 }
 
 #[derive(Serialize)]
-struct ListDocument<'a> {
+struct ListDocument {
     schema_version: u32,
-    runs: Vec<ListedRun<'a>>,
+    runs: Vec<ListedRun>,
 }
 
+/// A run in a line: `runs show` has its levels.
 #[derive(Serialize)]
-struct ListedRun<'a> {
+struct ListedRun {
     id: String,
     folder: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run: Option<&'a RunRecord>,
+    #[serde(flatten)]
+    summary: Option<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
 }
 
+#[derive(Serialize)]
+struct Summary {
+    created: String,
+    status: RunStatus,
+    target: String,
+    model: String,
+    workload: String,
+    quick: bool,
+    levels: usize,
+    /// Null unless it was found.
+    throughput_per_gpu: Option<f64>,
+    headline: Option<HeadlineStatus>,
+}
+
+const COLUMNS: [&str; 8] = ["run", "made", "status", "target", "model", "workload", "levels", "calls/s/GPU at SLO"];
+
 fn list(store: &RunStore, out: &mut Terminal) -> anyhow::Result<Exit> {
-    let format = out.format_among(&[Format::Text, Format::Json])?;
-    let listed = store.list()?;
-    if format == Format::Json {
-        let runs = listed.iter().map(listed_run).collect();
-        out.document(&ListDocument { schema_version: SCHEMA_VERSION, runs })?;
-    } else if listed.is_empty() {
-        out.line(format_args!("no runs in `{}`", store.folder().display()))?;
-    } else {
-        out.line(table_of(&listed).trim_fmt())?;
+    let format = out.format_among(&[Format::Text, Format::Json, Format::Csv])?;
+    let runs = store.list()?.iter().map(listed_run).collect::<Vec<_>>();
+    match format {
+        Format::Json => out.document(&ListDocument { schema_version: SCHEMA_VERSION, runs })?,
+        Format::Csv => out.print(csv_of(&runs)?)?,
+        _ if runs.is_empty() => out.line(format_args!("no runs in `{}`", store.folder().display()))?,
+        _ => {
+            out.line(table_of(&runs).trim_fmt())?;
+            for run in &runs {
+                if let Some(why) = &run.unreadable {
+                    out.line(format_args!("{}: {why}", run.id))?;
+                }
+            }
+        }
     }
     Ok(Exit::Good)
 }
 
-fn listed_run(listed: &Listed) -> ListedRun<'_> {
+fn listed_run(listed: &Listed) -> ListedRun {
+    let run = listed.run.as_ref();
     ListedRun {
         id: name_of(listed),
         folder: listed.folder.display().to_string(),
-        run: listed.run.as_ref().ok(),
-        unreadable: listed.run.as_ref().err().map(ToString::to_string),
+        summary: run.ok().map(|run| Summary {
+            created: run.created.clone(),
+            status: run.status,
+            target: run.target.kind.clone(),
+            model: run.target.model.clone(),
+            workload: run.workload.name.clone(),
+            quick: run.quick,
+            levels: run.levels.len(),
+            throughput_per_gpu: run.headline.as_ref().and_then(|headline| headline.throughput_per_gpu),
+            headline: run.headline.as_ref().map(|headline| headline.status),
+        }),
+        unreadable: run.err().map(ToString::to_string),
     }
 }
 
+/// One row a run; what cannot be read has no more than its id and status.
+fn cells(run: &ListedRun, rate: impl Fn(f64) -> String, nothing: &str) -> [String; 8] {
+    let Some(summary) = &run.summary else {
+        let mut cells = [const { String::new() }; 8];
+        (cells[0], cells[2]) = (run.id.clone(), "unreadable".to_owned());
+        return cells;
+    };
+    [
+        run.id.clone(),
+        summary.created.clone(),
+        status_of(summary.status).to_owned(),
+        summary.target.clone(),
+        summary.model.clone(),
+        summary.workload.clone(),
+        summary.levels.to_string(),
+        summary.throughput_per_gpu.map_or_else(|| nothing.to_owned(), rate),
+    ]
+}
+
+fn csv_of(runs: &[ListedRun]) -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["id", "created", "status", "target", "model", "workload", "levels", "throughput_per_gpu"])?;
+    for run in runs {
+        writer.write_record(cells(run, |rate| rate.to_string(), ""))?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
 /// Never wrapped or cut: a number is whole in a pipe as on a narrow terminal.
-fn table_of(listed: &[Listed]) -> Table {
+fn table_of(runs: &[ListedRun]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["run", "made", "status", "target", "model", "workload", "levels", "calls/s/GPU at SLO"]);
-    for each in listed {
-        match &each.run {
-            Ok(run) => table.add_row([
-                name_of(each),
-                run.created.clone(),
-                status_of(run).to_owned(),
-                run.target.kind.clone(),
-                run.target.model.clone(),
-                run.workload.name.clone(),
-                run.levels.len().to_string(),
-                headline_of(run.headline.as_ref()),
-            ]),
-            Err(error) => table.add_row([name_of(each), String::new(), "unreadable".to_owned(), error.to_string()]),
-        };
+    table.set_header(COLUMNS);
+    for run in runs {
+        table.add_row(cells(run, |rate| format!("{rate:.3}"), "-"));
     }
     for column in table.column_iter_mut().skip(6) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -108,12 +159,29 @@ fn table_of(listed: &[Listed]) -> Table {
     table
 }
 
+/// The folder of the run that goes by `name`; where none does, the nearest names.
+pub(super) fn find(store: &RunStore, name: &str) -> anyhow::Result<PathBuf> {
+    let error = match store.find(name) {
+        Err(error @ StoreError::NotFound { .. }) => error,
+        found => return Ok(found?),
+    };
+    let listed = store.list()?;
+    if listed.is_empty() {
+        return Err(error).context("there are no runs yet: measure with `plimsoll bench` first");
+    }
+    let wanted = name.to_ascii_uppercase();
+    let mut ids = listed.iter().map(name_of).collect::<Vec<_>>();
+    ids.sort_by(|one, other| strsim::jaro_winkler(other, &wanted).total_cmp(&strsim::jaro_winkler(one, &wanted)));
+    let nearest = ids.iter().take(3).map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
+    Err(error).with_context(|| format!("there is no run `{name}`. The nearest are {nearest}"))
+}
+
 fn name_of(listed: &Listed) -> String {
     listed.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn status_of(run: &RunRecord) -> &'static str {
-    match run.status {
+fn status_of(status: RunStatus) -> &'static str {
+    match status {
         RunStatus::Running => "running",
         RunStatus::Complete => "complete",
         RunStatus::Interrupted => "interrupted",
@@ -122,17 +190,12 @@ fn status_of(run: &RunRecord) -> &'static str {
     }
 }
 
-fn headline_of(headline: Option<&Headline>) -> String {
-    let rate = headline.and_then(|headline| headline.throughput_per_gpu);
-    rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.3}"))
-}
-
 fn show(store: &RunStore, name: &str, out: &mut Terminal) -> anyhow::Result<Exit> {
-    let folder = store.find(name)?;
+    let folder = find(store, name)?;
     let run = load(&folder).with_context(|| format!("cannot show the run in `{}`", folder.display()))?;
     if is_intact(&folder)? == Some(false) {
         tracing::warn!("`{}` was changed after the run was finished: its digest does not fit", folder.display());
     }
-    report::print(&run, |inputs| inputs, out)?;
+    report::print(&run, out)?;
     Ok(Exit::Good)
 }

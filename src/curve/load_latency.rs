@@ -82,7 +82,7 @@ impl LoadLatencyCurve {
                 Outcome::Unstable | Outcome::Oom | Outcome::Shedding => f64::INFINITY,
                 _ => quantile(&distribution(level, metric), percentile)?.unwrap_or(f64::INFINITY),
             };
-            Some((calls_per_s / f64::from(level.throughput_per_gpu.devices.max(1)), latency, level.counts.cohort))
+            Some((calls_per_s / f64::from(level.per_device.devices.max(1)), latency, level.counts.cohort))
         });
         Self::through(points)
     }

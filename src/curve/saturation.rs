@@ -83,8 +83,8 @@ impl LoadLinePoint {
     fn of(level: &LevelRecord, concurrency: u32) -> Self {
         Self {
             concurrency,
-            calls_per_s_per_gpu: level.throughput_per_gpu.calls_per_s,
-            output_tokens_per_s_per_gpu: level.throughput_per_gpu.output_tokens_per_s,
+            calls_per_s_per_gpu: level.per_device.calls_per_s,
+            output_tokens_per_s_per_gpu: level.per_device.output_tokens_per_s,
             littles_law_residual: littles_law_residual(level, concurrency),
         }
     }

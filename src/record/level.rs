@@ -1,6 +1,7 @@
 //! One load level as it was measured and judged.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,18 @@ pub enum Purpose {
     },
     /// A point of the load-latency curve.
     Curve,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reference { position } => write!(out, "reference {position}"),
+            Self::Sweep => write!(out, "sweep"),
+            Self::Search => write!(out, "search"),
+            Self::Confirmation { run } => write!(out, "confirmation {run}"),
+            Self::Curve => write!(out, "curve"),
+        }
+    }
 }
 
 /// What was offered.
@@ -146,10 +159,10 @@ pub struct Throughput {
 
 /// The same per device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PerGpu {
+pub struct PerDevice {
     /// Devices the target owns.
     pub devices: u32,
-    /// Inference calls per second per device *at this level*: not the headline, which needs an SLO.
+    /// Inference calls per second per device *at this level*, whether or not an SLO holds: not `throughput_per_gpu`.
     pub calls_per_s: f64,
     /// Output tokens per second per device.
     pub output_tokens_per_s: f64,
@@ -241,6 +254,7 @@ pub struct LevelRecord {
     /// What was offered.
     pub offered: Offered,
     /// Seed of arrivals and prompts of this level.
+    #[serde(with = "crate::record::seed")]
     pub seed: u64,
     /// When it began (UTC, RFC 3339), for people.
     pub started: String,
@@ -260,7 +274,7 @@ pub struct LevelRecord {
     /// What came out.
     pub throughput: Throughput,
     /// The same per device.
-    pub throughput_per_gpu: PerGpu,
+    pub per_device: PerDevice,
     /// Requests in flight.
     pub in_flight: InFlight,
     /// Latencies of the cohort.

@@ -38,7 +38,7 @@ pub const CATALOGUE: &[Metric] = &[
         unit: "calls/s",
         direction: Direction::Higher,
         definition: "Closed loop: completions inside the window per second per device; open loop: realised arrivals per second per device.",
-        read: |level| Some(level.throughput_per_gpu.calls_per_s),
+        read: |level| Some(level.per_device.calls_per_s),
     },
     Metric {
         id: "output_tokens_per_s_per_gpu",
@@ -46,7 +46,7 @@ pub const CATALOGUE: &[Metric] = &[
         unit: "tokens/s",
         direction: Direction::Higher,
         definition: "Output tokens emitted inside the window, divided by its length and by the devices the target owns.",
-        read: |level| Some(level.throughput_per_gpu.output_tokens_per_s),
+        read: |level| Some(level.per_device.output_tokens_per_s),
     },
     Metric {
         id: "prompt_tokens_per_s",

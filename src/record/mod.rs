@@ -10,6 +10,7 @@ pub mod node;
 pub mod request;
 pub mod run;
 pub mod search;
+mod seed;
 pub mod slo;
 pub mod target;
 pub mod verdict;

@@ -144,6 +144,28 @@ impl Drift {
     }
 }
 
+/// What the capacity formula was asked; what nobody gave is assumed when a plan is made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DemandRecord {
+    /// Average visible requests/s.
+    pub average_rps: Option<f64>,
+    /// Planned peak, visible requests/s.
+    pub peak_rps: Option<f64>,
+    /// Over how many seconds that peak is a rate.
+    pub peak_window_s: Option<f64>,
+    /// Whether the average is planned for as if it were the peak.
+    pub average_as_peak: bool,
+    /// Inference calls per successful output.
+    pub recompute: Option<f64>,
+    /// Share added to the need.
+    pub headroom: Option<f64>,
+    /// GPUs that one replica of the model spans.
+    pub gpus_per_replica: Option<u32>,
+    /// Further scenarios, each as `NAME=MULTIPLE`.
+    pub scenarios: Vec<String>,
+}
+
 /// What happened once, before the first level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ColdStart {
@@ -179,7 +201,11 @@ pub struct RunRecord {
     /// Against which objectives; `None` until the idle reference that they are relative to was measured.
     pub slo: Option<Slo>,
     /// Seed of everything random.
+    #[serde(with = "crate::record::seed")]
     pub seed: u64,
+    /// What the capacity formula was asked when it was measured.
+    #[serde(default)]
+    pub demand: DemandRecord,
     /// Short windows and p90.
     pub quick: bool,
     /// Hash of every choice that decides which levels are measured: a run is resumed only under the same plan.

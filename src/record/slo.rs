@@ -9,6 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 
+/// MLPerf Inference, server scenario: model, TTFT and TPOT at p99, milliseconds.
+const PRESETS: [(&str, u64, u64); 6] = [
+    ("llama-3.1-8b", 2000, 100),
+    ("llama-3.1-8b-interactive", 500, 30),
+    ("llama2-70b", 2000, 200),
+    ("llama2-70b-interactive", 450, 40),
+    ("gpt-oss-120b", 3000, 80),
+    ("gpt-oss-120b-interactive", 2000, 15),
+];
+
 /// A latency an objective can limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,7 +97,7 @@ pub struct Slo {
 /// The text is not an SLO.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot read `{text}` as an SLO: {wrong}. Write objectives as 'ttft:p99<2000ms,tpot:p95<50ms', in quotes on a command line (metrics ttft, tpot, e2e; units us, ms, s)"
+    "cannot read `{text}` as an SLO: {wrong}. Write objectives as 'ttft:p99<2000ms,tpot:p95<50ms', in quotes on a command line (metrics ttft, tpot, e2e; units us, ms, s), or name a preset such as `llama2-70b-interactive`"
 )]
 pub struct SloError {
     text: String,
@@ -95,11 +105,14 @@ pub struct SloError {
 }
 
 impl Slo {
-    /// Reads `ttft:p99<2000ms,tpot:p95<50ms`.
+    /// Reads `ttft:p99<2000ms,tpot:p95<50ms`, or the name of a preset.
     ///
     /// # Errors
     /// When the text is not a list of objectives, or one limit is named twice.
     pub fn parse(text: &str, source: SloSource) -> Result<Self, SloError> {
+        if let Some(preset) = Self::preset(text) {
+            return Ok(preset);
+        }
         let refuse = |wrong: String| SloError { text: text.to_owned(), wrong };
         let objectives = text
             .split(',')
@@ -118,12 +131,25 @@ impl Slo {
         Ok(Self { objectives, source })
     }
 
+    /// The server limits that MLPerf sets for a model, also in their interactive variant: 99th percentiles of TTFT and TPOT.
+    #[must_use]
+    pub fn preset(name: &str) -> Option<Self> {
+        let plain = |name: &str| name.trim().to_ascii_lowercase().replace(['-', '.'], "");
+        let (name, ttft, tpot) = PRESETS.iter().find(|(known, ..)| plain(known) == plain(name))?;
+        Some(Self { objectives: p99(*ttft, *tpot), source: SloSource::ModelPreset((*name).to_owned()) })
+    }
+
     /// Method section 2: what holds where nothing else was said.
     #[must_use]
     pub fn default_limits() -> Self {
-        let objective = |metric, millis| Objective { metric, percentile: 99.0, limit: Nanos::from_millis(millis) };
-        Self { objectives: vec![objective(SloMetric::Ttft, 2000), objective(SloMetric::Tpot, 100)], source: SloSource::Default }
+        Self { objectives: p99(2000, 100), source: SloSource::Default }
     }
+}
+
+/// TTFT and TPOT at p99, milliseconds.
+fn p99(ttft: u64, tpot: u64) -> Vec<Objective> {
+    let objective = |metric, millis| Objective { metric, percentile: 99.0, limit: Nanos::from_millis(millis) };
+    vec![objective(SloMetric::Ttft, ttft), objective(SloMetric::Tpot, tpot)]
 }
 
 impl fmt::Display for Slo {

@@ -1,6 +1,6 @@
 //! The report of `bench` on a terminal. The number and what it means for hardware come last, where a reader looks.
 
-use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, sweep_levels};
+use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, sweep_levels, whole_levels};
 use crate::report::paint::Tone;
 use crate::report::prose::{boxed, labelled, paragraph, title};
 use crate::report::{BenchReport, Look, headline, picture, plan};
@@ -44,7 +44,8 @@ fn load_line(report: &BenchReport<'_>, look: Look) -> String {
         text.push_str(&picture);
     }
     text.push('\n');
-    text + &paragraph(&report.saturation_in_words(), Tone::Usual, look)
+    text.push_str(&paragraph(&report.saturation_in_words(), Tone::Usual, look));
+    text + &whole_levels(run).map_or(String::new(), |whole| labelled("overall", &whole, look))
 }
 
 fn curve(report: &BenchReport<'_>, look: Look) -> String {

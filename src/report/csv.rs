@@ -1,6 +1,6 @@
 //! Levels as CSV: one row a level in order of measurement, one column a metric of the catalogue, in full precision.
 
-use crate::record::level::{LevelRecord, Offered, Purpose};
+use crate::record::level::{LevelRecord, Offered};
 use crate::record::metric::CATALOGUE;
 
 /// What comes before the metrics.
@@ -20,7 +20,7 @@ pub fn text(levels: &[LevelRecord]) -> Result<String, csv::Error> {
         };
         let first = [
             level.index.to_string(),
-            purpose(&level.purpose),
+            level.purpose.to_string(),
             shape.to_owned(),
             concurrency,
             offered,
@@ -35,14 +35,4 @@ pub fn text(levels: &[LevelRecord]) -> Result<String, csv::Error> {
     }
     let bytes = writer.into_inner().map_err(|error| error.into_error())?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn purpose(purpose: &Purpose) -> String {
-    match purpose {
-        Purpose::Reference { position } => format!("reference {position}"),
-        Purpose::Sweep => "sweep".to_owned(),
-        Purpose::Search => "search".to_owned(),
-        Purpose::Confirmation { run } => format!("confirmation {run}"),
-        Purpose::Curve => "curve".to_owned(),
-    }
 }

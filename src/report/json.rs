@@ -1,15 +1,17 @@
 //! The report of `bench` as one JSON document: the run as recorded, and what is made of it.
 //!
 //! Beside the record: `throughput_per_gpu` (calls/s; null unless it may be planned with), `saturation`, `capacity` (a plan, or `refused`), and in
-//! each level `metrics` by their ids in the catalogue.
+//! each level `metrics` by their ids in the catalogue, and `throughput_per_gpu`: its calls/s per device where it is a valid open-loop level
+//! that met the SLO, null everywhere else. A closed-loop rate never goes by that name.
 
 use serde::Serialize;
 
 use crate::capacity::plan::Plan;
 use crate::curve::saturation::Saturation;
-use crate::record::level::LevelRecord;
+use crate::record::level::{LevelRecord, Offered};
 use crate::record::metric::CATALOGUE;
 use crate::record::run::RunRecord;
+use crate::record::verdict::Outcome;
 use crate::report::BenchReport;
 
 /// The document of a run.
@@ -34,6 +36,7 @@ enum Capacity<'a> {
 struct LevelDocument<'a> {
     #[serde(flatten)]
     level: &'a LevelRecord,
+    throughput_per_gpu: Option<f64>,
     metrics: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -57,6 +60,7 @@ pub fn document<'a>(report: &'a BenchReport<'a>) -> BenchDocument<'a> {
 impl<'a> LevelDocument<'a> {
     fn of(level: &'a LevelRecord) -> Self {
         let metrics = CATALOGUE.iter().map(|metric| (metric.id.to_owned(), (metric.read)(level).into()));
-        Self { level, metrics: metrics.collect() }
+        let met = level.verdict.is_valid() && level.verdict.outcome == Outcome::Met && matches!(level.offered, Offered::Open { .. });
+        Self { level, throughput_per_gpu: met.then_some(level.per_device.calls_per_s), metrics: metrics.collect() }
     }
 }

@@ -86,7 +86,7 @@ fn open_levels(run: &RunRecord) -> impl Iterator<Item = (f64, &LevelRecord)> {
 }
 
 fn devices(level: &LevelRecord) -> f64 {
-    f64::from(level.throughput_per_gpu.devices.max(1))
+    f64::from(level.per_device.devices.max(1))
 }
 
 /// One line for the search and one for each confirmation run: offered loads in order of measurement and what became of them.
@@ -98,6 +98,18 @@ pub(super) fn probes(run: &RunRecord) -> Vec<(String, String)> {
     let runs = run.levels.iter().filter_map(|level| if let Purpose::Confirmation { run } = level.purpose { Some(run) } else { None }).max();
     let confirmations = (1..=runs.unwrap_or(0)).map(|run| (format!("confirm {run}"), line(&Purpose::Confirmation { run })));
     [("search".to_owned(), line(&Purpose::Search))].into_iter().chain(confirmations).filter(|(_, line)| !line.is_empty()).collect()
+}
+
+/// Tokens/s of whole levels beside those of their windows: the ramp and the drain that a window leaves out.
+pub(super) fn whole_levels(run: &RunRecord) -> Option<String> {
+    let of = |level: &LevelRecord| {
+        let (whole, window) = (level.throughput.whole_level_output_tokens_per_s, level.throughput.output_tokens_per_s);
+        (window > 0.0).then_some(whole / window)
+    };
+    let shares = sweep_levels(run).into_iter().filter_map(|(_, level)| of(level)).collect::<Vec<_>>();
+    let (low, high) = (shares.iter().copied().reduce(f64::min)?, shares.iter().copied().reduce(f64::max)?);
+    let shares = if high - low < 0.001 { percent(low) } else { format!("{} to {}", percent(low), percent(high)) };
+    Some(format!("whole levels, ramp and drain included, gave {shares} of the tokens/s of the windows above"))
 }
 
 /// Why levels are invalid, one line each.

@@ -1,7 +1,7 @@
 //! The report of `bench` as markdown: for a pull request, a wiki, a mail.
 
 use crate::report::grid::{Grid, escaped};
-use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep};
+use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, whole_levels};
 use crate::report::{BenchReport, headline, plan};
 
 /// The whole report.
@@ -19,6 +19,7 @@ pub fn text(report: &BenchReport<'_>) -> String {
 
     text.push_str(&section("Load line", &sweep(run)));
     text.push_str(&format!("\n{}\n", escaped(&report.saturation_in_words())));
+    text.extend(whole_levels(run).map(|whole| format!("\n{}\n", escaped(&format!("Overall: {whole}")))));
     text.push_str(&section("Latency over load", &load_latency(run)));
     let probes = probes(run).iter().map(|(label, line)| bullet(label, line)).collect::<String>();
     if !probes.is_empty() {

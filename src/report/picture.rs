@@ -15,7 +15,7 @@ const BEFORE_BARS: usize = 13;
 /// the throughput bars: the rate within the SLO, where it is known, against what the plateau pretends.
 pub(super) fn load_line(levels: &[(u32, &LevelRecord)], mark: Option<f64>, noun: &str, look: Look) -> String {
     let shown = levels.iter().filter(|(_, level)| level.verdict.is_valid()).collect::<Vec<_>>();
-    let most = shown.iter().map(|(_, level)| level.throughput_per_gpu.calls_per_s).chain(mark).fold(0.0, f64::max);
+    let most = shown.iter().map(|(_, level)| level.per_device.calls_per_s).chain(mark).fold(0.0, f64::max);
     if shown.len() < 2 || most <= 0.0 {
         return String::new();
     }
@@ -27,7 +27,7 @@ pub(super) fn load_line(levels: &[(u32, &LevelRecord)], mark: Option<f64>, noun:
     let left = format!("calls/s/{noun}");
     let mut text = format!("  {:>9}  {left:<wide$}  {:>7}   {:<narrow$}\n", "in flight", "", "TTFT p99, ms, log scale");
     for (concurrency, level) in shown {
-        let rate = level.throughput_per_gpu.calls_per_s;
+        let rate = level.per_device.calls_per_s;
         let throughput = with_mark(bar(rate / most, wide), marked);
         let (latency, label) = match level.latency.ttft.adjusted.p99 {
             Some(latency) if latency > 0.0 => (share_of_logs(latency, quickest, slowest), three(latency)),

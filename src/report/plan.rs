@@ -137,6 +137,7 @@ fn throughput_provenance(throughput: &Throughput) -> (String, Tone) {
     let basis = match throughput.basis {
         Basis::LowerEnd => format!(", lower end of {ends}"),
         Basis::PassingEnd => format!(", passing end of {ends}"),
+        Basis::FromCurve => format!(", read from the curve, lower end of {ends}"),
         Basis::AsGiven => String::new(),
     };
     (from + &basis, tone)

@@ -31,16 +31,19 @@ fn in_one_form(message: &str) -> String {
     format!("unknown field {}, expected one of {}", quoted(wrong.split(", ").next().unwrap_or(wrong)), quoted(known))
 }
 
+/// Names less alike than this (Jaro-Winkler, 0 to 1) are not one another misspelt.
+const ALIKE: f64 = 0.6;
+
 /// What to do about a message of the TOML reader.
 fn remedy(problem: &str) -> String {
     // The reader's messages are: unknown field `x`, expected one of `a`, `b`, `c`.
     let mut quoted = problem.split('`').skip(1).step_by(2);
     if let (true, Some(wrong)) = (problem.starts_with("unknown "), quoted.next()) {
         let likeness = |known: &&str| strsim::jaro_winkler(wrong, known);
-        let nearest = quoted.max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+        let nearest = quoted.max_by(|one, other| likeness(one).total_cmp(&likeness(other))).filter(|known| likeness(known) > ALIKE);
         return match nearest {
             Some(known) => format!("The nearest known name is `{known}`"),
-            None => "Remove it".to_owned(),
+            None => "Remove it, or compare with the files in `benchmarks/workloads`".to_owned(),
         };
     }
     if problem.starts_with("missing field") {

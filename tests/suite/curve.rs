@@ -59,7 +59,7 @@ fn only_valid_sweep_levels_feed_the_load_line() {
         assert!(point.littles_law_residual.unwrap().abs() < 0.01, "{point:?}");
     }
     let mut wild = run.levels.iter().find(|level| level.purpose == Purpose::Sweep).unwrap().clone();
-    wild.throughput_per_gpu.output_tokens_per_s *= 1000.0;
+    wild.per_device.output_tokens_per_s *= 1000.0;
     wild.verdict.invalid.push(Invalid::Interrupted);
     run.levels.push(wild);
     assert_eq!(Saturation::of(&run.levels).unwrap(), before);

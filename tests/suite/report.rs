@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use plimsoll::capacity::plan::{Input, Peak, Plan, PlanInputs};
 use plimsoll::capacity::throughput::Throughput;
 use plimsoll::clock::Nanos;
+use plimsoll::record::level::Offered;
 use plimsoll::record::metric::{CATALOGUE, metric};
 use plimsoll::record::run::{Drift, HeadlineStatus, RunRecord};
+use plimsoll::record::verdict::Outcome;
 use plimsoll::report::paint::Paint;
 use plimsoll::report::{BenchReport, Look, console, csv, json, markdown, plan};
 use plimsoll::units::rate::{RecomputeMultiplier, VisibleRate};
@@ -108,9 +110,14 @@ fn the_json_document_has_what_the_contract_promises() {
     assert_eq!(levels.len(), run.levels.len());
     for (written, level) in levels.iter().zip(&run.levels) {
         assert_eq!(written["verdict"]["outcome"], level.verdict.outcome.name());
-        assert_eq!(written["throughput_per_gpu"]["calls_per_s"].as_f64(), Some(level.throughput_per_gpu.calls_per_s));
+        assert_eq!(written["per_device"]["calls_per_s"].as_f64(), Some(level.per_device.calls_per_s));
+        let met = matches!(level.offered, Offered::Open { .. }) && level.verdict.outcome == Outcome::Met;
+        assert_eq!(written["throughput_per_gpu"].as_f64(), met.then_some(level.per_device.calls_per_s), "{:?}", level.offered);
         assert_eq!(written["metrics"]["ttft_p99_ms"].as_f64(), level.latency.ttft.adjusted.p99);
     }
+    assert!(
+        levels.iter().any(|level| level["throughput_per_gpu"].is_null()) && levels.iter().any(|level| level["throughput_per_gpu"].is_f64())
+    );
     // What is written can be read back as the run it came from.
     let read = serde_json::from_value::<RunRecord>(document).unwrap();
     assert_eq!(read, run);

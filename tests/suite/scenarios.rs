@@ -84,7 +84,7 @@ fn a_peak_that_is_not_above_the_average_is_refused() {
 fn what_nobody_gave_is_marked_and_found() {
     let plan = Plan::of(given(8.0)).unwrap();
     assert_eq!(plan.inputs.recompute.provenance, Provenance::Assumed);
-    assert_eq!(plan.inputs.headroom, Input { value: Headroom::TYPICAL, provenance: Provenance::Default });
+    assert_eq!(plan.inputs.headroom, Input { value: Headroom::TYPICAL, provenance: Provenance::Assumed });
     assert!(has(&plan, "recompute_assumed") && has(&plan, "throughput_given") && has(&plan, "average_not_given"));
     let recompute = Input::given(RecomputeMultiplier::new(0.8).unwrap());
     let plan = Plan::of(PlanInputs { recompute, headroom: Input::given(Headroom::new(0.05).unwrap()), ..given(8.0) }).unwrap();

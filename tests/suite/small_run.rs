@@ -9,11 +9,11 @@ use plimsoll::clock::Nanos;
 use plimsoll::record::SCHEMA_VERSION;
 use plimsoll::record::finding::{Finding, Severity};
 use plimsoll::record::level::{
-    Counts, Distribution, GeneratorAudit, InFlight, Latencies, Latency, LevelRecord, ObjectiveJudgement, Offered, PerGpu, Purpose,
+    Counts, Distribution, GeneratorAudit, InFlight, Latencies, Latency, LevelRecord, ObjectiveJudgement, Offered, PerDevice, Purpose,
     SloJudgement, Throughput,
 };
 use plimsoll::record::node::{NodeRecord, Telemetry};
-use plimsoll::record::run::{ColdStart, Drift, Headline, HeadlineStatus, RunRecord, RunStatus, WorkloadRecord};
+use plimsoll::record::run::{ColdStart, DemandRecord, Drift, Headline, HeadlineStatus, RunRecord, RunStatus, WorkloadRecord};
 use plimsoll::record::search::{Found, Stop};
 use plimsoll::record::slo::{Objective, Slo, SloMetric, SloSource};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
@@ -97,6 +97,7 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
         },
         slo: Some(slo()),
         seed: 7,
+        demand: DemandRecord::default(),
         quick: false,
         plan_hash: "0".repeat(64),
         cold_start: ColdStart { load_s: 1.25, first_request_ms: Some(210.0) },
@@ -175,7 +176,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
             tokens_interval: None,
             whole_level_output_tokens_per_s: completed_per_s * OUTPUT_TOKENS * 0.97,
         },
-        throughput_per_gpu: PerGpu { devices: 1, calls_per_s, output_tokens_per_s: completed_per_s * OUTPUT_TOKENS },
+        per_device: PerDevice { devices: 1, calls_per_s, output_tokens_per_s: completed_per_s * OUTPUT_TOKENS },
         in_flight: InFlight { mean: in_flight, max: (in_flight * 1.5) as u64, slope: None },
         latency: Latencies {
             ttft: latency(ttft_ms, cohort),

@@ -274,6 +274,12 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
 }
 
 #[test]
+fn a_key_that_is_like_none_is_not_taken_for_another_misspelt() {
+    let message = refused("", "bogus = 1");
+    assert!(message.contains("`bogus`") && !message.contains("nearest"), "{message}");
+}
+
+#[test]
 fn values_that_make_no_sense_are_refused_by_name() {
     for (part, line, expected) in [
         ("[shared_prefix]", "tokens = 0", "`shared_prefix` `tokens` and `distinct` must be 1 or more"),

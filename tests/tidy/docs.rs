@@ -35,6 +35,11 @@ fn exists(name: &str, sources: &[Source]) -> bool {
     if plain && folders.iter().any(|folder| name.starts_with(folder)) {
         return root().join(name).exists();
     }
+    if plain && name.ends_with(".rs") {
+        // A file by the end of its path, such as `campaign/decision.rs`.
+        let ends = |path: &str| path.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'));
+        return sources.iter().any(|source| ends(&source.path));
+    }
     let path = name.strip_prefix("crate::").unwrap_or(name);
     let Some((room, rest)) = path.split_once("::") else { return true };
     let inside = format!("src/{room}/");

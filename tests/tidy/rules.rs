@@ -52,8 +52,14 @@ const DOORS: &[(&str, &str)] = &[
     ("rand::rng", "src/rng.rs"),
     ("env::var", "src/cli/"),
     ("env::var_os", "src/cli/"),
+    ("env::args", "src/cli/"),
+    ("env::args_os", "src/main.rs"),
     ("File::create", "src/store/"),
+    ("File::options", "src/store/"),
     ("OpenOptions", "src/store/"),
+    ("fs::rename", "src/store/"),
+    ("fs::remove_file", "src/store/"),
+    ("fs::create_dir_all", "src/store/"),
     ("fs::write", "src/store/"),
     ("println!", "src/cli/"),
     ("print!", "src/cli/"),
@@ -201,6 +207,12 @@ pub(crate) fn no_allow(source: &Source) -> Vec<Violation> {
     let code = source.code();
     let places = ["#[allow(", "#![allow("].into_iter().flat_map(|attribute| places_of(&code, attribute).collect::<Vec<_>>());
     places.map(|at| violation(source, line_of(&code, at), "`allow`: use `#[expect(..., reason = \"...\")]`")).collect()
+}
+
+/// What a module has is reached by that module's path: nothing is exported twice.
+pub(crate) fn no_second_path(source: &Source) -> Vec<Violation> {
+    let code = source.product_code();
+    places_of(&code, "pub use").map(|at| violation(source, line_of(&code, at), "`pub use`: import by module path")).collect()
 }
 
 /// Names say what a thing is.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::cli::demand::DemandArgs;
+use crate::cli::length_of_time;
 use crate::cli::weights::WeightsArgs;
 use crate::workload::fit::Caps;
 use crate::workload::trace::format::TraceFormat;
@@ -30,7 +32,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub quick: bool,
     /// Time for the whole run, such as 20m: windows are shortened to fit, which widens bracket and interval
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = length_of_time::read)]
     pub budget: Option<std::time::Duration>,
     /// Go on with an unfinished run: `latest`, an id or its beginning, or a folder; with `--budget`, for that much longer
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
@@ -158,7 +160,7 @@ pub struct MethodArgs {
     #[arg(long, value_enum, default_value_t = OnCapArg::Wait)]
     pub on_cap: OnCapArg,
     /// A request is given up after this long [default: 10m, 30s with --quick]
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = length_of_time::read)]
     pub timeout: Option<std::time::Duration>,
     /// Seed of everything random [default: a new one]
     #[arg(long, value_name = "N")]
@@ -166,21 +168,6 @@ pub struct MethodArgs {
     /// Keep levels only, not each request
     #[arg(long)]
     pub no_request_log: bool,
-}
-
-/// What the capacity formula is asked.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "What it means in hardware")]
-pub struct DemandArgs {
-    /// Average visible requests per second that the scenarios multiply
-    #[arg(long, value_name = "RPS")]
-    pub average_rps: Option<f64>,
-    /// Inference calls per successful output
-    #[arg(long, value_name = "X")]
-    pub recompute: Option<f64>,
-    /// Share added to the need, such as 0.25
-    #[arg(long, value_name = "SHARE")]
-    pub headroom: Option<f64>,
 }
 
 /// The system under test.
@@ -216,22 +203,4 @@ pub enum OnCapArg {
 fn parse_factor(text: &str) -> Result<f64, String> {
     let factor = text.parse::<f64>().ok().filter(|factor| *factor > 0.0 && factor.is_finite());
     factor.ok_or_else(|| format!("`{text}` is no factor above 0. Write it like 0.125 or 2"))
-}
-
-/// `90`, `90s`, `20m`, `1.5h`, `500ms`.
-fn parse_time(text: &str) -> Result<std::time::Duration, String> {
-    let at = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let unit_s = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("`{unit}` is no unit of time; use ms, s, m or h")),
-    };
-    let seconds = number.trim().parse::<f64>().map_err(|_| format!("`{text}` is no length of time; write it as `90s` or `20m`"))? * unit_s;
-    if !(seconds > 0.0 && seconds < 1e7) {
-        return Err(format!("`{text}` is not between 0 and 115 days"));
-    }
-    Ok(std::time::Duration::from_secs_f64(seconds))
 }

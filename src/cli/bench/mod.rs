@@ -1,9 +1,8 @@
 //! `plimsoll bench`: measures, judges, saves, and says what it means in hardware.
 
-mod args;
+pub mod args;
 mod choose;
 mod command;
-mod demand;
 mod law;
 mod run;
 
@@ -13,10 +12,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use crate::campaign::measure::Halt;
-pub use crate::cli::bench::args::BenchArgs;
-use crate::cli::bench::args::TargetKind;
-pub(super) use crate::cli::bench::args::refusing_beside_resume;
-use crate::cli::bench::demand::Demand;
+use crate::cli::bench::args::{BenchArgs, TargetKind};
 use crate::cli::bench::run::{Place, Prepared, measure};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
@@ -37,7 +33,6 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     let data_dir = out.data_dir()?;
     let store = RunStore::open(&data_dir)?;
     let (args, resumed) = resolve(args, &command, &store)?;
-    let demand = Demand::given(&args.demand)?;
     let interrupt = signals::watch()?;
     // Before anything is built: two measurements on one node spoil each other. In virtual time there is nothing to spoil.
     let _lock = (args.target.target == TargetKind::Engine).then(|| NodeLock::take(&lock_folder())).transpose()?;
@@ -50,7 +45,7 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
             terminal::note(format_args!("go on with it: {}", command::resuming(&id, &data_dir, run.status)));
         }
     }
-    report::print(&run, |assumed| demand.over(assumed), out)?;
+    report::print(&run, out)?;
     Ok(exit(&run, halted))
 }
 

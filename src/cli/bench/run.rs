@@ -84,7 +84,7 @@ impl Prepared {
         let traffic = choose::fitted(traffic, limits)?;
         let slo = match slo {
             Some(slo) => Some(slo),
-            None => traffic.slo()?.or_else(|| summary::preset_slo(&identity.model)),
+            None => traffic.slo()?.or_else(|| Slo::preset(&identity.model)),
         };
         let first_rate = args.traffic.trace_speed.and_then(|_| traffic.own_rate());
         let plan = Plan { first_rate, ..plan(&args, seed, slo) };
@@ -108,6 +108,7 @@ impl Prepared {
             node: self.node.clone(),
             slo: self.plan.slo.clone(),
             seed: self.plan.seed,
+            demand: self.args.demand.record(),
             quick: self.plan.quick,
             plan_hash: self.plan.hash(&[
                 &format!("{identity:?}"),

@@ -3,11 +3,11 @@
 use plimsoll::clock::Nanos;
 use plimsoll::record::SCHEMA_VERSION;
 use plimsoll::record::level::{
-    Counts, GeneratorAudit, InFlight, Latencies, LevelRecord, Offered, PerGpu, Purpose, SloJudgement, Throughput,
+    Counts, GeneratorAudit, InFlight, Latencies, LevelRecord, Offered, PerDevice, Purpose, SloJudgement, Throughput,
 };
 use plimsoll::record::node::{NodeRecord, Telemetry};
 use plimsoll::record::request::{Chunk, Ending, RequestRecord};
-use plimsoll::record::run::{ColdStart, RunRecord, RunStatus, WorkloadRecord};
+use plimsoll::record::run::{ColdStart, DemandRecord, RunRecord, RunStatus, WorkloadRecord};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
 use plimsoll::record::verdict::{Outcome, Verdict};
 use plimsoll::workload::request::Tally;
@@ -60,6 +60,7 @@ pub(crate) fn run(id: &str) -> RunRecord {
         },
         slo: None,
         seed: 7,
+        demand: DemandRecord::default(),
         quick: false,
         plan_hash: "00".to_owned(),
         cold_start: ColdStart::default(),
@@ -88,7 +89,7 @@ pub(crate) fn level(index: u32) -> LevelRecord {
         counts: Counts { cohort: 100, completed: 100, whole_level: 120, ..Counts::default() },
         traffic: Tally::default(),
         throughput: Throughput { calls_per_s: 10.0, ..Throughput::default() },
-        throughput_per_gpu: PerGpu { devices: 1, calls_per_s: 10.0, output_tokens_per_s: 200.0 },
+        per_device: PerDevice { devices: 1, calls_per_s: 10.0, output_tokens_per_s: 200.0 },
         in_flight: InFlight::default(),
         latency: Latencies::default(),
         slo: SloJudgement::default(),

@@ -1,0 +1,129 @@
+//! What the hardware must carry: as every verb that plans is asked, and as a run keeps it.
+
+use std::num::NonZeroU32;
+
+use anyhow::Context;
+
+use crate::capacity::plan::{Input, Peak, PlanInputs};
+use crate::capacity::scenario::{Scenario, ScenarioError};
+use crate::cli::length_of_time;
+use crate::clock::Nanos;
+use crate::record::run::DemandRecord;
+use crate::units::NotAQuantity;
+use crate::units::rate::{CallRatePerGpu, RecomputeMultiplier, VisibleRate};
+use crate::units::share::Headroom;
+
+/// What the capacity formula is asked.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "What it means in hardware")]
+pub struct DemandArgs {
+    /// Average visible requests/s, which scenarios multiply [default: 1]
+    #[arg(long, value_name = "RATE", value_parser = read_visible, allow_negative_numbers = true)]
+    average_rps: Option<VisibleRate>,
+    /// 99th percentile or planned peak, visible requests/s
+    #[arg(long, value_name = "RATE", requires = "peak_window", value_parser = read_visible, allow_negative_numbers = true)]
+    peak_rps: Option<VisibleRate>,
+    /// Window that the peak is a rate over, such as 1m
+    #[arg(long, value_name = "TIME", requires = "peak_rps", value_parser = read_window, allow_negative_numbers = true)]
+    peak_window: Option<Nanos>,
+    /// Plan for the average as if it were the peak, on purpose
+    #[arg(long, requires = "average_rps", conflicts_with = "peak_rps")]
+    average_as_peak: bool,
+    /// Inference calls per successful output [default: 1, assumed]
+    #[arg(long, value_name = "MULTIPLIER", value_parser = read_recompute, allow_negative_numbers = true)]
+    recompute: Option<RecomputeMultiplier>,
+    /// Share added to the need [default: 0.25, assumed]
+    #[arg(long, value_name = "SHARE", value_parser = read_headroom, allow_negative_numbers = true)]
+    headroom: Option<Headroom>,
+    /// GPUs that one replica of the model spans [default: 1]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    gpus_per_replica: Option<NonZeroU32>,
+    /// One more peak, as a name and a multiple of the average; may be given several times
+    #[arg(long = "scenario", value_name = "NAME=MULTIPLE", value_parser = read_scenario)]
+    scenarios: Vec<Scenario>,
+}
+
+impl DemandArgs {
+    /// As a run keeps it.
+    #[must_use]
+    pub fn record(&self) -> DemandRecord {
+        DemandRecord {
+            average_rps: self.average_rps.map(VisibleRate::get),
+            peak_rps: self.peak_rps.map(VisibleRate::get),
+            peak_window_s: self.peak_window.map(Nanos::as_secs_f64),
+            average_as_peak: self.average_as_peak,
+            recompute: self.recompute.map(RecomputeMultiplier::get),
+            headroom: self.headroom.map(Headroom::get),
+            gpus_per_replica: self.gpus_per_replica.map(NonZeroU32::get),
+            scenarios: self.scenarios.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// As a run kept it.
+    ///
+    /// # Errors
+    /// When a quantity makes no sense.
+    pub fn kept(record: &DemandRecord) -> anyhow::Result<Self> {
+        let read = || {
+            anyhow::Ok(Self {
+                average_rps: record.average_rps.map(VisibleRate::new).transpose()?,
+                peak_rps: record.peak_rps.map(VisibleRate::new).transpose()?,
+                peak_window: record.peak_window_s.map(Nanos::from_secs_f64),
+                average_as_peak: record.average_as_peak,
+                recompute: record.recompute.map(RecomputeMultiplier::new).transpose()?,
+                headroom: record.headroom.map(Headroom::new).transpose()?,
+                gpus_per_replica: record.gpus_per_replica.and_then(NonZeroU32::new),
+                scenarios: record.scenarios.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            })
+        };
+        read().context("cannot read what the run's plan was asked")
+    }
+
+    /// The inputs of a plan with what was given in place of what is assumed.
+    #[must_use]
+    pub fn apply(&self, inputs: PlanInputs) -> PlanInputs {
+        let peak = match (self.peak_rps, self.peak_window) {
+            (Some(rate), Some(window)) => Some(Peak::Planned { rate, window }),
+            _ => self.average_as_peak.then_some(Peak::AverageOnPurpose),
+        };
+        PlanInputs {
+            average: self.average_rps.map_or(inputs.average, Input::given),
+            peak,
+            recompute: self.recompute.map_or(inputs.recompute, Input::given),
+            headroom: self.headroom.map_or(inputs.headroom, Input::given),
+            gpus_per_replica: self.gpus_per_replica.unwrap_or(inputs.gpus_per_replica),
+            scenarios: inputs.scenarios.into_iter().chain(self.scenarios.iter().cloned()).collect(),
+            throughput: inputs.throughput,
+        }
+    }
+}
+
+fn read_number<T>(text: &str, quantity: fn(f64) -> Result<T, NotAQuantity>) -> Result<T, String> {
+    let number = text.parse::<f64>().map_err(|_| format!("`{text}` is no number. Write it like 0.25 or 40"))?;
+    quantity(number).map_err(|refused| refused.to_string())
+}
+
+fn read_visible(text: &str) -> Result<VisibleRate, String> {
+    read_number(text, VisibleRate::new)
+}
+
+/// Inference calls/s per GPU.
+pub(super) fn read_throughput(text: &str) -> Result<CallRatePerGpu, String> {
+    read_number(text, CallRatePerGpu::new)
+}
+
+fn read_recompute(text: &str) -> Result<RecomputeMultiplier, String> {
+    read_number(text, RecomputeMultiplier::new)
+}
+
+fn read_headroom(text: &str) -> Result<Headroom, String> {
+    read_number(text, Headroom::new)
+}
+
+fn read_scenario(text: &str) -> Result<Scenario, ScenarioError> {
+    text.parse()
+}
+
+fn read_window(text: &str) -> Result<Nanos, String> {
+    length_of_time::read(text).map(|length| Nanos::from_secs_f64(length.as_secs_f64()))
+}
