@@ -8,6 +8,7 @@ pub mod closed;
 pub mod confirmation;
 pub mod crossing;
 pub mod decision;
+pub mod failures;
 pub mod headline;
 pub mod interrupt;
 pub mod journal;

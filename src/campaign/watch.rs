@@ -3,6 +3,7 @@
 //!
 //! What "settled" and "enough" mean is a [`Judge`]'s business; this file keeps time, cohort and series straight.
 
+use crate::campaign::failures::Failures;
 use crate::campaign::interrupt::Interrupt;
 use crate::campaign::progress::{Part, Progress, Watcher};
 use crate::campaign::series::Series;
@@ -10,7 +11,7 @@ use crate::campaign::tally::{Brief, Gaps};
 use crate::campaign::validity::Course;
 use crate::clock::{Nanos, thread_cpu};
 use crate::load::stop::{LET_GO, Live, Stop, Turn};
-use crate::record::request::{Ending, FailureKind, RequestRecord};
+use crate::record::request::RequestRecord;
 
 /// What a judge sees of a window whose cohort has ended.
 #[derive(Debug)]
@@ -116,9 +117,7 @@ pub struct Watch<'a> {
     waited_at_cap: u64,
     waited_before: u64,
     said: Nanos,
-    /// The requests that failed since the last one that completed, as far as they matter.
-    failing: Vec<Brief>,
-    out_of_memory: bool,
+    failures: Failures,
     course: Course,
 }
 
@@ -159,9 +158,6 @@ pub struct Watched {
 
 /// How often a level's course is told, on its own clock.
 const SAY: Nanos = Nanos::from_millis(250);
-/// So many requests fail in a row, and nothing completes: the level is over, and what the system did is known. A target
-/// that fails at once would otherwise be asked a million times a second.
-const ALL_FAIL: usize = 100;
 /// How long requests in flight may take to end after an interruption.
 const LET_GO_INTERRUPTED: Nanos = Nanos::from_secs(10);
 /// The longest time between two looks at an otherwise quiet level.
@@ -201,8 +197,7 @@ impl<'a> Watch<'a> {
             waited_at_cap: 0,
             waited_before: 0,
             said: Nanos::ZERO,
-            failing: Vec::new(),
-            out_of_memory: false,
+            failures: Failures::default(),
             course: Course::Settled,
         }
     }
@@ -224,7 +219,7 @@ impl<'a> Watch<'a> {
             generator_cpu: used(self.used_to).since(used(self.used_from)),
             longest_gap: self.longest_gap,
             waited_at_cap: self.waited_at_cap.saturating_sub(self.waited_before),
-            out_of_memory: self.out_of_memory,
+            out_of_memory: self.failures.out_of_memory,
             course: self.course,
         }
     }
@@ -279,7 +274,7 @@ impl<'a> Watch<'a> {
     fn failed(&mut self, now: Nanos) -> Turn {
         if self.stage == Stage::WarmUp {
             self.from = self.begin;
-            self.cohort = std::mem::take(&mut self.failing);
+            self.cohort = self.failures.take();
         }
         if self.stage != Stage::Tail {
             self.to = now;
@@ -324,7 +319,7 @@ impl Stop for Watch<'_> {
         if self.interrupt.raised().is_some() {
             return self.over(now, Some(Course::Interrupted));
         }
-        if self.failing.len() >= ALL_FAIL {
+        if self.failures.everything_fails() {
             return self.failed(now);
         }
         if self.stage == Stage::WarmUp {
@@ -394,16 +389,7 @@ impl Stop for Watch<'_> {
 
     fn ended(&mut self, record: RequestRecord) {
         self.whole_level += 1;
-        match record.ending {
-            Ending::Completed => self.failing.clear(),
-            Ending::Failed(kind) => {
-                self.out_of_memory |= kind == FailureKind::OutOfMemory;
-                if self.failing.len() < ALL_FAIL {
-                    self.failing.push(Brief::of(&record));
-                }
-            }
-            Ending::TimedOut | Ending::Refused | Ending::Cancelled => {}
-        }
+        self.failures.observe(&record);
         if record.completed() {
             self.series.completed(record.end);
         }

@@ -201,7 +201,8 @@ fn every_flag_that_a_run_has_decided_is_refused_beside_resume() {
     for argument in bench.get_arguments().filter(decided) {
         let flag = argument.get_long().unwrap();
         let values = argument.get_possible_values();
-        let value = argument.get_action().takes_values().then(|| values.first().map_or("1", |value| value.get_name()));
+        let any = if flag == "trace-format" { "plain" } else { "1" };
+        let value = argument.get_action().takes_values().then(|| values.first().map_or(any, |value| value.get_name()));
         let mut arguments = vec!["bench".to_owned(), "--resume".to_owned(), "latest".to_owned(), format!("--{flag}")];
         arguments.extend(value.map(str::to_owned));
         let output = plimsoll().args(arguments).output().unwrap();
@@ -215,7 +216,7 @@ fn a_disk_that_fills_up_during_a_run_ends_it_with_74_and_keeps_what_was_saved() 
     let data = place();
     // Levels and the run fit; the request log outgrows the limit after some of them.
     let law = data.path().join("law.json");
-    let output = with_file_limit(64, arguments(data.path(), &["--law", law.to_str().unwrap(), "--slo", SLO]));
+    let output = with_file_limit(256, arguments(data.path(), &["--law", law.to_str().unwrap(), "--slo", SLO]));
     assert_eq!(output.status.code(), Some(74), "{}", stderr(&output));
     assert_eq!(document(&output)["error"]["kind"], "cannot_write");
     let run = saved(data.path());
