@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::campaign::judge::{Enough, Judge, Pulse, Settled, Window};
 use crate::campaign::level::Judged;
 use crate::campaign::series::Bin;
 use crate::campaign::settle::{Load, Progress, Settle, Wave};
 use crate::campaign::tally::Brief;
-use crate::campaign::watch::{Enough, Judge, Pulse, Settled, Window};
 use crate::clock::Nanos;
 use crate::record::verdict::Outcome;
 use crate::stats::batch_means::{BatchMeans, batch_means};

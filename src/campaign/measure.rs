@@ -5,13 +5,14 @@ use anyhow::Context;
 use crate::campaign::closed::ClosedJudge;
 use crate::campaign::interrupt::{Interrupt, Signal};
 use crate::campaign::journal::{Journal, Replay};
+use crate::campaign::judge::Judge;
 use crate::campaign::level::{Judged, LevelSpec, Seen, record};
 use crate::campaign::open::{self, Aim, OpenJudge};
 use crate::campaign::pace;
 use crate::campaign::plan::Plan;
 use crate::campaign::progress::{Progress, Watcher};
 use crate::campaign::traffic::Traffic;
-use crate::campaign::watch::{Judge, Watch};
+use crate::campaign::watch::Watch;
 use crate::clock::{Clock, Nanos, wall_now};
 use crate::load::arrivals::{Arrivals, When};
 use crate::load::stop::LET_GO;
@@ -91,7 +92,8 @@ impl Bench<'_> {
         let stagger = self.typical_e2e(concurrency);
         let when = When::Closed { concurrency, stagger, seed: rng::derive(spec.seed, "first wave") };
         let windows = match spec.purpose {
-            Purpose::Reference { .. } => self.plan.closed.for_reference(self.plan.drift_limit),
+            // A budget leaves no time to know the reference better than any other level.
+            Purpose::Reference { .. } if self.plan.budget.is_none() => self.plan.closed.for_reference(self.plan.drift_limit),
             _ => self.plan.closed,
         };
         let windows = windows.scaled(self.pace);

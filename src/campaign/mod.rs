@@ -12,6 +12,7 @@ pub mod failures;
 pub mod headline;
 pub mod interrupt;
 pub mod journal;
+pub mod judge;
 pub mod level;
 pub mod measure;
 pub mod open;

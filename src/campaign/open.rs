@@ -2,10 +2,10 @@
 //! curve when its fixed window is over.
 
 use crate::campaign::decision::{Cohort, Decision, Doubt, ObjectiveCohort, ObjectiveDecision, decide};
+use crate::campaign::judge::{Enough, Judge, Pulse, Settled, Window};
 use crate::campaign::level::Judged;
 use crate::campaign::settle::{Load, Progress, Settle, Wave};
 use crate::campaign::tally::Brief;
-use crate::campaign::watch::{Enough, Judge, Pulse, Settled, Window};
 use crate::campaign::windows::{LevelShape, Windows};
 use crate::clock::Nanos;
 use crate::record::level::ObjectiveJudgement;
