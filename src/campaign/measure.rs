@@ -43,6 +43,9 @@ pub struct TargetHangs {
     pub held: u64,
 }
 
+/// A closed-loop window takes no more than this part of a budget.
+const CLOSED_SHARE: u64 = 20;
+
 /// Everything a level is measured with.
 pub struct Bench<'a> {
     /// All choices.
@@ -96,7 +99,11 @@ impl Bench<'_> {
             Purpose::Reference { .. } if self.plan.budget.is_none() => self.plan.closed.for_reference(self.plan.drift_limit),
             _ => self.plan.closed,
         };
-        let windows = windows.scaled(self.pace);
+        let mut windows = windows.scaled(self.pace);
+        if let Some(budget) = self.plan.budget {
+            // The pace is set after the first reference, which may not eat the budget up before.
+            windows.max = windows.max.min(Nanos(budget.0 / CLOSED_SHARE)).max(windows.min);
+        }
         let mut judge = ClosedJudge::new(windows, concurrency);
         let run = Run { when, bin: windows.bin(), slo, shortest: windows.min };
         self.level(target, spec, run, &mut judge, ClosedJudge::judged)

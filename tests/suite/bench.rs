@@ -29,7 +29,7 @@ fn place() -> tempfile::TempDir {
 /// The full method against that law: two hours of virtual time.
 fn full<'a>(data: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     // Relative: it is run in `data`.
-    arguments(data, &[&["--law", "law.json", "--slo", SLO], more].concat())
+    arguments(data, &[&["--law", "law.json", "--slo", SLO, "--workload", "fixed:8:4"], more].concat())
 }
 
 fn full_bench(data: &Path, more: &[&str]) -> Command {
@@ -216,7 +216,7 @@ fn a_disk_that_fills_up_during_a_run_ends_it_with_74_and_keeps_what_was_saved() 
     let data = place();
     // Levels and the run fit; the request log outgrows the limit after some of them.
     let law = data.path().join("law.json");
-    let output = with_file_limit(256, arguments(data.path(), &["--law", law.to_str().unwrap(), "--slo", SLO]));
+    let output = with_file_limit(4096, arguments(data.path(), &["--law", law.to_str().unwrap(), "--slo", SLO, "--workload", "fixed:8:4"]));
     assert_eq!(output.status.code(), Some(74), "{}", stderr(&output));
     assert_eq!(document(&output)["error"]["kind"], "cannot_write");
     let run = saved(data.path());

