@@ -201,7 +201,11 @@ fn every_flag_that_a_run_has_decided_is_refused_beside_resume() {
     for argument in bench.get_arguments().filter(decided) {
         let flag = argument.get_long().unwrap();
         let values = argument.get_possible_values();
-        let any = if flag == "trace-format" { "plain" } else { "1" };
+        let any = match flag {
+            "trace-format" => "plain",
+            "scenario" => "Black Friday=7",
+            _ => "1",
+        };
         let value = argument.get_action().takes_values().then(|| values.first().map_or(any, |value| value.get_name()));
         let mut arguments = vec!["bench".to_owned(), "--resume".to_owned(), "latest".to_owned(), format!("--{flag}")];
         arguments.extend(value.map(str::to_owned));
