@@ -99,8 +99,11 @@ pub fn unresolved(drift: &Drift) -> String {
 /// How a search ended, in words.
 #[must_use]
 pub fn in_words(found: &Found) -> String {
-    let (pass, fail) = (rate_in_words(found.pass), rate_in_words(found.fail));
-    let bounds = format!("highest decided pass {pass}, lowest decided fail {fail} after {} probes", found.probes);
+    let invalid = match found.probes - found.valid {
+        0 => String::new(),
+        invalid => format!(", {invalid} of them invalid"),
+    };
+    let bounds = format!("{} after {} probes{invalid}", bounds_in_words(found.pass, found.fail), found.probes);
     let gap = found.gap.map_or(String::new(), |(low, high)| format!("; {low:.3} to {high:.3} calls/s could not be decided"));
     let stop = match found.stop {
         Stop::Converged => "search converged",
@@ -141,13 +144,19 @@ fn undecided(confirmed: &Confirmed) -> String {
         (None, None, Some((below, above))) => {
             format!("estimate between measured rates {below:.3} and {above:.3} calls/s, neither decided")
         }
-        (pass, fail, _) => format!("highest decided pass {}, lowest decided fail {}", rate_in_words(pass), rate_in_words(fail)),
+        (pass, fail, _) => bounds_in_words(pass, fail),
     };
     format!("not confirmed: {} fresh runs together decided no rate that passes with a higher one that fails; {estimate}", confirmed.runs)
 }
 
-fn rate_in_words(rate: Option<f64>) -> String {
-    rate.map_or("none".to_owned(), |rate| format!("{rate:.3} calls/s"))
+/// The decided bounds, or that there are none.
+fn bounds_in_words(pass: Option<f64>, fail: Option<f64>) -> String {
+    match (pass, fail) {
+        (Some(pass), Some(fail)) => format!("highest decided pass {pass:.3} calls/s, lowest decided fail {fail:.3} calls/s"),
+        (Some(pass), None) => format!("highest decided pass {pass:.3} calls/s, no decided fail"),
+        (None, Some(fail)) => format!("no decided pass, lowest decided fail {fail:.3} calls/s"),
+        (None, None) => "no decided pass and no decided fail".to_owned(),
+    }
 }
 
 fn nothing() -> Headline {

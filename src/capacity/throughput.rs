@@ -102,7 +102,7 @@ pub enum NoCapacity {
     },
 }
 
-const RUN_LONGER: &str = "Run `plimsoll bench` again with a larger `--budget`";
+const RUN_LONGER: &str = "Run `plimsoll bench` again on a quiet machine, without `--quick` or with a larger `--budget`";
 const RUN_AGAIN: &str = "Run `plimsoll bench` again, on a machine that does nothing else";
 
 impl Throughput {

@@ -6,15 +6,14 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{ArgGroup, ValueEnum};
+use clap::ArgGroup;
 use serde::Serialize;
 
+use crate::cli::engine_args::EngineArgs;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::loading;
 use crate::cli::terminal::{Format, Progress, Terminal};
-use crate::cli::weights::WeightsArgs;
-use crate::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
-use crate::engine::kv_blocks::PrefixReuse;
+use crate::device::cpu::{CpuDevice, CpuSpec};
 use crate::engine::limits::RequestLimits;
 use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use crate::engine::sequence::{EndOfSequence, EngineRequest};
@@ -68,44 +67,11 @@ pub struct GenerateArgs {
     /// Threads that compute [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Device")]
     threads: Option<u16>,
-    /// How matrix products are computed
-    #[arg(long, value_enum, default_value_t, value_name = "ARITHMETIC", help_heading = "Device")]
-    arithmetic: ArithmeticArg,
-    #[command(flatten)]
-    weights: WeightsArgs,
-    #[command(flatten)]
-    shape: ShapeArgs,
-}
-
-/// Arithmetic of matrix products, as asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ArithmeticArg {
-    /// Products and sums in f32.
-    #[default]
-    F32,
-    /// Activations rounded to bf16, sums in f32; needs bf16 weights and a processor that has it.
-    Bf16,
-}
-
-/// The engine's shape: answers do not depend on it.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Engine shape")]
-struct ShapeArgs {
-    /// Tokens a KV block holds
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096), hide_short_help = true)]
-    block_size: u32,
     /// KV blocks [default: what all prompts need at once]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Device")]
     kv_blocks: Option<u32>,
-    /// Sequences that run at once
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536), hide_short_help = true)]
-    max_num_seqs: u32,
-    /// Tokens a step computes at most, which is how long prompts are cut into chunks
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_048_576), hide_short_help = true)]
-    max_num_batched_tokens: u32,
-    /// Compute equal prefixes each time
-    #[arg(long, hide_short_help = true)]
-    no_prefix_cache: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// What came of one prompt.
@@ -143,10 +109,10 @@ enum Outputs {
 /// When the model, the prompts or the device are not in order.
 pub fn run(args: &GenerateArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let format = out.format_among(&[Format::Text, Format::Json])?;
-    let source = args.weights.open(&args.model, args.seed)?;
+    let source = args.engine.open(&args.model, args.seed)?;
     let tokenizer = args.tokenizer(source.config.vocab_size)?;
     let prompts = args.prompts(tokenizer.as_ref())?;
-    let wish = args.shape.wish(&prompts, args.max_new_tokens);
+    let wish = args.wish(&prompts, args.max_new_tokens);
     let requests = args.requests(prompts);
     // Before the weights are made, which may take minutes.
     let limits = RequestLimits {
@@ -232,29 +198,20 @@ impl GenerateArgs {
     fn load(&self, source: ModelSource, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {
         let asked = self.threads.and_then(|threads| NonZeroUsize::new(usize::from(threads)));
         let threads = asked.or_else(|| NonZeroUsize::new(node::describe().busy_cores() as usize)).unwrap_or(NonZeroUsize::MIN);
-        let arithmetic = match self.arithmetic {
-            ArithmeticArg::F32 => Arithmetic::F32,
-            ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
-        };
-        let spec = CpuSpec::new(threads, arithmetic);
+        let spec = CpuSpec::new(threads, self.engine.arithmetic());
         let loaded = LoadedModel::load(source, move || CpuDevice::open(spec), wish, &mut loading::shown(progress));
         loaded.context("cannot load the model")
     }
-}
 
-impl ShapeArgs {
-    /// With blocks for all prompts and answers at once, unless their number is given.
+    /// The engine's shape, with blocks for all prompts and answers at once, unless their number is given.
     fn wish(&self, prompts: &[Vec<u32>], max_new_tokens: u32) -> ShapeWish {
-        let block_size = self.block_size as usize;
-        let blocks = |prompt: &Vec<u32>| prompt.len().saturating_add(max_new_tokens as usize).div_ceil(block_size);
+        let wish = self.engine.wish();
+        let blocks = |prompt: &Vec<u32>| prompt.len().saturating_add(max_new_tokens as usize).div_ceil(wish.block_size);
         let needed = prompts.iter().map(blocks).fold(1, usize::saturating_add);
         ShapeWish {
-            block_size,
             num_kv_blocks: Some(self.kv_blocks.unwrap_or(u32::try_from(needed).unwrap_or(u32::MAX))),
-            max_num_seqs: (self.max_num_seqs as usize).min(prompts.len().max(1)),
-            max_num_batched_tokens: self.max_num_batched_tokens as usize,
-            prefix_reuse: if self.no_prefix_cache { PrefixReuse::Off } else { PrefixReuse::On },
-            ..ShapeWish::default()
+            max_num_seqs: wish.max_num_seqs.min(prompts.len().max(1)),
+            ..wish
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod completions;
 pub mod defaults;
 pub mod demand;
+mod engine_args;
 pub mod exit;
 mod failure;
 pub mod generate;
@@ -21,7 +22,6 @@ mod report;
 pub mod runs;
 pub mod signals;
 pub mod terminal;
-mod weights;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

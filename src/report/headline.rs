@@ -130,7 +130,9 @@ pub(super) fn lines(run: &RunRecord, saturation: Option<&Saturation>) -> Vec<(To
 
 /// How sure the number is.
 fn spread(headline: &Headline) -> String {
-    let bracket = headline.bracket.map(|(passed, failed)| format!("passed at {}, failed at {}", three(passed), three(failed)));
+    // A rate that no run decides alone may be decided by all of them.
+    let who = if headline.runs > 1 { "together they " } else { "" };
+    let bracket = headline.bracket.map(|(passed, failed)| format!("{who}passed at {}, failed at {}", three(passed), three(failed)));
     match (headline.interval, bracket) {
         (Some(interval), bracket) => format!(
             "{:.0} % interval {} to {} over {} runs{}",

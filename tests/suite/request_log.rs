@@ -96,15 +96,6 @@ fn a_damaged_log_says_so_and_gives_what_comes_before() {
 }
 
 #[test]
-fn chunk_lists_of_written_records_come_back_empty_to_be_filled_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut log = RequestLog::open(&folder.path().join("requests.jsonl.zst"), 0).unwrap();
-    write_level(&mut log, 0, 10);
-    let chunks = log.spent_chunks().expect("ten records were written");
-    assert!(chunks.is_empty() && chunks.capacity() >= 5);
-}
-
-#[test]
 fn a_flood_of_records_is_counted_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("requests.jsonl.zst");

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::cli::demand::DemandArgs;
+use crate::cli::engine_args::EngineArgs;
 use crate::cli::length_of_time;
-use crate::cli::weights::WeightsArgs;
 use crate::workload::fit::Caps;
 use crate::workload::trace::format::TraceFormat;
 
@@ -25,7 +25,7 @@ pub(in crate::cli) fn refusing_beside_resume(bench: clap::Command) -> clap::Comm
   plimsoll bench --model ./Llama-3.1-8B --workload rag   your checkpoint, another workload
   plimsoll bench --trace azure_conv.csv.gz --length-scale 0.05 --quick
   plimsoll bench --trace azure_conv.csv.gz --trace-speed 2 --max-prompt-tokens 2000
-  plimsoll bench --slo 'ttft:p99<500ms,tpot:p95<30ms' --budget 30m
+  plimsoll bench --slo 'ttft:p95<500ms,tpot:p95<30ms' --budget 2h
   plimsoll bench --resume latest                         go on with an interrupted run")]
 pub struct BenchArgs {
     /// Short windows, SLO at p90 relative to the idle latencies: under two minutes, indicative
@@ -44,6 +44,9 @@ pub struct BenchArgs {
     #[command(flatten)]
     /// What is measured.
     pub target: TargetArgs,
+    #[command(flatten)]
+    /// How the built-in engine computes.
+    pub engine: EngineArgs,
     #[command(flatten)]
     /// What is sent.
     pub traffic: TrafficArgs,
@@ -65,33 +68,15 @@ pub struct TargetArgs {
     /// Folder with config.json and safetensors, or a preset with random weights [default: by what the node has]
     #[arg(long, value_name = "DIR|PRESET")]
     pub model: Option<String>,
-    #[command(flatten)]
-    /// What random weights are stored as.
-    pub weights: WeightsArgs,
     /// Threads that compute [default: one core less than there are]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// How matrix products are computed
-    #[arg(long, value_enum, default_value_t = ArithmeticArg::F32)]
-    pub arithmetic: ArithmeticArg,
-    /// Sequences that run at once
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub max_num_seqs: u32,
-    /// Tokens that one engine step computes at most
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
-    pub max_num_batched_tokens: u32,
-    /// Tokens that a KV block holds
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub block_size: u32,
     /// KV blocks [default: a quarter of the free memory, at most what --kv-cache-gib says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub kv_blocks: Option<u32>,
     /// Most memory of the host that KV blocks are fitted into, GiB
     #[arg(long, value_name = "GIB", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536), conflicts_with = "kv_blocks")]
     pub kv_cache_gib: u32,
-    /// Compute equal prefixes again each time
-    #[arg(long)]
-    pub no_prefix_cache: bool,
     /// Service law of `--target simulated`: `mm1`, `batching`, or a JSON file
     #[arg(long, value_name = "LAW", default_value = "batching")]
     pub law: String,
@@ -179,15 +164,6 @@ pub enum TargetKind {
     Null,
     /// A service law in virtual time.
     Simulated,
-}
-
-/// Arithmetic of matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ArithmeticArg {
-    /// Single precision whatever the weights.
-    F32,
-    /// bf16 dot products, where the processor has them.
-    Bf16,
 }
 
 /// What arrivals do at the in-flight cap.

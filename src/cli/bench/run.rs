@@ -15,13 +15,12 @@ use crate::campaign::progress::{Progress, Watcher};
 use crate::campaign::summary;
 use crate::campaign::targets::{EngineTargets, NullTargets, SimulatedTargets, Targets};
 use crate::campaign::traffic::{Chosen, Traffic};
-use crate::cli::bench::args::{ArithmeticArg, BenchArgs, OnCapArg, TargetKind};
+use crate::cli::bench::args::{BenchArgs, OnCapArg, TargetKind};
 use crate::cli::bench::{choose, law};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
 use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
-use crate::device::cpu::{Arithmetic, CpuDevice, CpuSpec};
-use crate::engine::kv_blocks::PrefixReuse;
+use crate::device::cpu::{CpuDevice, CpuSpec};
 use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use crate::engine::weights::LoadProgress;
 use crate::record::SCHEMA_VERSION;
@@ -229,7 +228,7 @@ fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
 }
 
 fn model(args: &BenchArgs, seed: u64) -> anyhow::Result<ModelSource> {
-    args.target.weights.open(&choose::model(args), rng::derive(seed, "weights"))
+    args.engine.open(&choose::model(args), rng::derive(seed, "weights"))
 }
 
 fn engine(
@@ -240,19 +239,9 @@ fn engine(
     drawn: &mut Drawn,
     interrupt: &Interrupt,
 ) -> anyhow::Result<EngineTargets> {
-    let arithmetic = match args.target.arithmetic {
-        ArithmeticArg::F32 => Arithmetic::F32,
-        ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
-    };
-    let spec = CpuSpec::new(choose::threads(args.target.threads, node), arithmetic);
-    let wish = ShapeWish {
-        block_size: args.target.block_size as usize,
-        num_kv_blocks: args.target.kv_blocks,
-        host_cache: u64::from(args.target.kv_cache_gib) << 30,
-        max_num_seqs: args.target.max_num_seqs as usize,
-        max_num_batched_tokens: args.target.max_num_batched_tokens as usize,
-        prefix_reuse: if args.target.no_prefix_cache { PrefixReuse::Off } else { PrefixReuse::On },
-    };
+    let spec = CpuSpec::new(choose::threads(args.target.threads, node), args.engine.arithmetic());
+    let wish =
+        ShapeWish { num_kv_blocks: args.target.kv_blocks, host_cache: u64::from(args.target.kv_cache_gib) << 30, ..args.engine.wish() };
     let began = clock.now();
     let mut told = |at: LoadProgress| {
         drawn.tell(Progress::Loading { done: at.done, total: at.total });

@@ -70,7 +70,6 @@ pub struct RequestLog {
     unlogged: u64,
     waiting_bytes: Arc<AtomicU64>,
     sender: Option<SyncSender<Message>>,
-    spent: Receiver<Vec<Chunk>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -90,9 +89,8 @@ impl RequestLog {
         file.set_len(keep_bytes).map_err(refuse)?;
         io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(refuse)?;
         let (sender, receiver) = sync_channel(WAITING_RECORDS);
-        let (give_back, spent) = sync_channel(WAITING_RECORDS);
         let waiting_bytes = Arc::new(AtomicU64::new(0));
-        let writing = Writing { frame: Frame::Between(file), waiting_bytes: Arc::clone(&waiting_bytes), give_back };
+        let writing = Writing { frame: Frame::Between(file), waiting_bytes: Arc::clone(&waiting_bytes) };
         let spawned = std::thread::Builder::new().name("request-log".to_owned()).spawn(move || {
             // Compressing must not take a core from the generator, whose lateness would spoil the level. On Linux the
             // priority is the calling thread's own; where it is refused the log is written all the same.
@@ -100,7 +98,7 @@ impl RequestLog {
             writing.run(&receiver);
         });
         let thread = Some(spawned.map_err(refuse)?);
-        Ok(Self { path: path.to_owned(), level: 0, unlogged: 0, waiting_bytes, sender: Some(sender), spent, thread })
+        Ok(Self { path: path.to_owned(), level: 0, unlogged: 0, waiting_bytes, sender: Some(sender), thread })
     }
 
     /// Names the level that the following records belong to.
@@ -122,11 +120,6 @@ impl RequestLog {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.unlogged += 1;
         }
-    }
-
-    /// An empty chunk list of a record that has been written, to be filled again.
-    pub fn spent_chunks(&mut self) -> Option<Vec<Chunk>> {
-        self.spent.try_recv().ok()
     }
 
     /// Closes the level's frame and waits until all of it is on disk. For between levels: it may take a moment.
@@ -173,7 +166,6 @@ enum Frame {
 struct Writing {
     frame: Frame,
     waiting_bytes: Arc<AtomicU64>,
-    give_back: SyncSender<Vec<Chunk>>,
 }
 
 impl Writing {
@@ -183,12 +175,9 @@ impl Writing {
         let mut flushed = clock.now();
         loop {
             match receiver.recv_timeout(FLUSH_EVERY) {
-                Ok(Message::Record(mut logged)) => {
+                Ok(Message::Record(logged)) => {
                     self.write(&logged);
                     self.waiting_bytes.fetch_sub(bytes_of(&logged.request), Ordering::Relaxed);
-                    logged.request.chunks.clear();
-                    // Freed here where nobody takes it back.
-                    drop(self.give_back.try_send(logged.request.chunks));
                 }
                 Ok(Message::EndLevel(answer)) => {
                     let ended = self.end_frame();

@@ -28,7 +28,7 @@ pub struct Trace {
 /// What a trace holds, of the part that its options select.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TraceFacts {
-    /// File, or `standard input`.
+    /// Name of the file without its folder: traffic is the same wherever the file lies.
     pub name: String,
     /// Its form.
     pub format: TraceFormat,
@@ -181,7 +181,7 @@ impl Trace {
         }
         let span_s = span(all) as f64 / 1e9;
         let facts = TraceFacts {
-            name,
+            name: name.rsplit('/').next().unwrap_or(&name).to_owned(),
             format: rows.format(),
             rows: calls,
             failed,
