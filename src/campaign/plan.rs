@@ -78,7 +78,7 @@ impl Plan {
             quick: true,
             windows: Windows::quick(),
             closed: ClosedWindows::quick(),
-            most_concurrency: 128,
+            most_concurrency: 1024,
             fill_levels: 0,
             curve: CURVE_QUICK.to_vec(),
             // What a shared machine's own clock does from one second to the next.
