@@ -170,7 +170,7 @@ impl Targets for EngineTargets {
     }
 
     fn most_in_flight(&self) -> u32 {
-        // Beyond its largest batch an engine only queues; one doubling more shows it.
-        u32::try_from(self.model.shape.max_num_seqs.saturating_mul(2)).unwrap_or(u32::MAX)
+        // Beyond its largest batch an engine only queues; two doublings more show it, which is what the sweep asks for.
+        u32::try_from(self.model.shape.max_num_seqs.saturating_mul(4)).unwrap_or(u32::MAX)
     }
 }
