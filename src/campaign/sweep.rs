@@ -3,8 +3,8 @@
 //! A state machine over plain numbers: it asks for concurrencies and is told what came out. Its plateau is where the
 //! machine is busy, never `throughput_per_gpu`, which needs an SLO and an open loop.
 
-/// Less gain than this over two doublings ends the rise.
-const GAIN: f64 = 0.03;
+use crate::curve::saturation::GAIN;
+
 /// More failed requests than this end it too.
 const ERRORS: f64 = 0.01;
 
