@@ -22,6 +22,7 @@ pub mod record;
 // Floor 3.
 pub mod curve;
 pub mod model;
+pub mod nvidia;
 
 // Floor 4.
 pub mod capacity;

@@ -169,8 +169,8 @@ impl<O: Ops> Model<O> {
         ops.gather_rows(&self.normed, &mut self.last)?;
         ops.matmul(&self.last, &self.output, None, &mut self.logits)?;
         let mut ids = Vec::new();
-        ops.sample(&self.logits, &mut ids)?;
-        ops.end_step()?;
+        ops.sample(&self.logits)?;
+        ops.end_step(&mut ids)?;
         Ok(ids[0])
     }
 }

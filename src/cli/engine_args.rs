@@ -4,7 +4,6 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::cli::exit::{Exit, ExitWith};
-use crate::device::cpu::Arithmetic;
 use crate::engine::kv_blocks::PrefixReuse;
 use crate::engine::loading::{ModelSource, ShapeWish};
 use crate::engine::weights::WeightSource;
@@ -14,9 +13,9 @@ use crate::model::tensors::Dtype;
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
-    /// How matrix products are computed
-    #[arg(long, value_enum, default_value_t, value_name = "ARITHMETIC")]
-    arithmetic: ArithmeticArg,
+    /// How matrix products are computed [default: bf16 on a GPU, f32 on a CPU]
+    #[arg(long, value_enum, value_name = "ARITHMETIC")]
+    pub(super) arithmetic: Option<ArithmeticArg>,
     /// What a preset's random weights are stored as [default: as the model is published]
     #[arg(long, value_enum, value_name = "DTYPE")]
     weights_dtype: Option<DtypeArg>,
@@ -35,12 +34,11 @@ pub struct EngineArgs {
 }
 
 /// Arithmetic of matrix products, as asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ArithmeticArg {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ArithmeticArg {
     /// Products and sums in f32, whatever the weights.
-    #[default]
     F32,
-    /// Activations rounded to bf16, sums in f32; needs bf16 weights and a processor that has it.
+    /// Activations in bf16, sums in f32; on a CPU it needs bf16 weights and a processor that has it.
     Bf16,
 }
 
@@ -56,14 +54,6 @@ enum DtypeArg {
 }
 
 impl EngineArgs {
-    /// How products are computed.
-    pub(super) fn arithmetic(&self) -> Arithmetic {
-        match self.arithmetic {
-            ArithmeticArg::F32 => Arithmetic::F32,
-            ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
-        }
-    }
-
     /// The shape, KV blocks by the memory there is.
     pub(super) fn wish(&self) -> ShapeWish {
         ShapeWish {

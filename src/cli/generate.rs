@@ -9,11 +9,11 @@ use anyhow::Context;
 use clap::ArgGroup;
 use serde::Serialize;
 
+use crate::cli::device::DeviceArgs;
 use crate::cli::engine_args::EngineArgs;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::loading;
 use crate::cli::terminal::{Format, Progress, Terminal};
-use crate::device::cpu::{CpuDevice, CpuSpec};
 use crate::engine::limits::RequestLimits;
 use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
 use crate::engine::sequence::{EndOfSequence, EngineRequest};
@@ -70,6 +70,8 @@ pub struct GenerateArgs {
     /// KV blocks [default: what all prompts need at once]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Device")]
     kv_blocks: Option<u32>,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -198,9 +200,8 @@ impl GenerateArgs {
     fn load(&self, source: ModelSource, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {
         let asked = self.threads.and_then(|threads| NonZeroUsize::new(usize::from(threads)));
         let threads = asked.or_else(|| NonZeroUsize::new(node::describe().busy_cores() as usize)).unwrap_or(NonZeroUsize::MIN);
-        let spec = CpuSpec::new(threads, self.engine.arithmetic());
-        let loaded = LoadedModel::load(source, move || CpuDevice::open(spec), wish, &mut loading::shown(progress));
-        loaded.context("cannot load the model")
+        let device = self.device.choose(self.engine.arithmetic, threads)?;
+        device.load(self.device.libraries(), source, wish, &mut loading::shown(progress)).context("cannot load the model")
     }
 
     /// The engine's shape, with blocks for all prompts and answers at once, unless their number is given.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::defaults::{self, Defaults};
+use crate::cli::device;
 use crate::cli::exit::Exit;
 use crate::cli::terminal::{Format, Terminal};
 use crate::node;
@@ -29,16 +30,23 @@ struct NodeDocument<'a> {
 pub fn run(_args: &NodeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let node = node::describe();
     match out.format_among(&[Format::Text, Format::Json])? {
-        Format::Json => out.document(&NodeDocument { schema_version: SCHEMA_VERSION, node: &node, bench_defaults: defaults::of(&node) })?,
+        Format::Json => {
+            out.document(&NodeDocument { schema_version: SCHEMA_VERSION, node: &node, bench_defaults: defaults::of(&node, gpu_bytes()) })?
+        }
         _ => out.print(text_of(&node))?,
     }
     Ok(Exit::Good)
 }
 
+/// Memory of the GPU that `bench` would use.
+fn gpu_bytes() -> Option<u64> {
+    device::libraries(None).driver.as_ref().ok().and_then(|driver| driver.gpus.first()).map(|gpu| gpu.memory_bytes)
+}
+
 fn text_of(node: &NodeRecord) -> String {
     let quota = node.cpu_quota_cores.map_or(String::new(), |cores| format!(" (quota {cores})"));
     let Telemetry::Unavailable { why } = &node.telemetry;
-    let Defaults { device, threads, model, quick_model } = defaults::of(node);
+    let Defaults { device, threads, model, quick_model } = defaults::of(node, gpu_bytes());
     let rows = [
         ("host", node.hostname.clone()),
         ("system", format!("{}, kernel {}", node.os, node.kernel)),

@@ -1,5 +1,7 @@
 //! What can go wrong on a device, said so that the reader knows what to do.
 
+use crate::nvidia::Absence;
+
 /// Failure of a device.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -44,6 +46,22 @@ pub enum DeviceError {
         what: String,
         /// What is missing.
         reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Something of NVIDIA's is not there.
+    #[error("{absence}")]
+    Absent {
+        /// What, and what to do.
+        absence: Absence,
+    },
+    /// NVIDIA's software or the GPU refuses or fails.
+    #[error("cannot {attempted}: {said}. {remedy}")]
+    Cuda {
+        /// What was attempted.
+        attempted: String,
+        /// What it said.
+        said: String,
         /// What to do.
         remedy: String,
     },

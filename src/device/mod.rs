@@ -5,11 +5,12 @@
 //! nothing of models, requests or schedules: it sees packed matrices, activations and the flat arrays of one step.
 //!
 //! One step is `begin_step` (everything that varies goes to the device here, and only here, so that the calls that
-//! follow can be captured once and replayed), the layer loop, `sample`, `end_step`.
+//! follow can be recorded once and replayed), `recorded`, the layer loop, `sample`, `end_step`.
 
 pub mod ceilings;
 pub mod control_group;
 pub mod cpu;
+pub mod cuda;
 pub mod error;
 pub mod source;
 pub mod step;
@@ -163,6 +164,16 @@ pub trait Ops: Send {
     /// When it cannot, with what to do. Nothing is computed in another arithmetic than the one that results are labelled with.
     fn takes(&self, name: &str, element: Element, width: usize) -> Result<(), DeviceError>;
 
+    /// Bytes of one activation; logits always take four.
+    fn activation_bytes(&self) -> u64 {
+        4
+    }
+
+    /// Bytes that one weight of this element type takes on the device.
+    fn weight_bytes(&self, element: Element) -> u64 {
+        element.bytes() as u64
+    }
+
     /// Bytes that [`Ops::kv_cache`] would take for `spec`: what to fit into [`MemoryFacts::free`].
     fn kv_cache_bytes(&self, spec: &KvCacheSpec) -> u64;
 
@@ -182,6 +193,14 @@ pub trait Ops: Send {
     /// # Errors
     /// Out of memory, stated before allocating.
     fn tensor(&mut self, max_rows: usize, width: usize) -> Result<Self::Tensor, DeviceError>;
+
+    /// A tensor for logits, which are f32 on every device: the choice of a token must not depend on their rounding.
+    ///
+    /// # Errors
+    /// Out of memory, stated before allocating.
+    fn logits(&mut self, max_rows: usize, vocab_size: usize) -> Result<Self::Tensor, DeviceError> {
+        self.tensor(max_rows, vocab_size)
+    }
 
     /// One matrix from one or more parts stacked along `out`: query, key and value become one packed matrix.
     /// Mapped parts may stay where they are (CPU) or are copied (a device of its own memory).
@@ -217,11 +236,22 @@ pub trait Ops: Send {
     /// Arrays that contradict each other or exceed [`StepLimits`].
     fn begin_step(&mut self, batch: &StepBatch) -> Result<(), DeviceError>;
 
-    /// Ends the step: what was still under way is finished, and its failures are reported.
+    /// Asked once after [`Ops::begin_step`] by a caller whose operations depend on the shape of the step alone: `true` when
+    /// the device recorded them in an earlier step of this shape and plays them again, so that none is to be called
+    /// until [`Ops::end_step`]. A device that answers `false` may record what follows.
     ///
     /// # Errors
-    /// A failure of any operation of the step.
-    fn end_step(&mut self) -> Result<(), DeviceError>;
+    /// The device's own failure.
+    fn recorded(&mut self) -> Result<bool, DeviceError> {
+        Ok(false)
+    }
+
+    /// Ends the step: what was still under way is finished, its failures are reported, and `token_ids` gets what
+    /// [`Ops::sample`] chose, one id per wanted row; nothing where it was not called.
+    ///
+    /// # Errors
+    /// A failure of any operation of the step; a row of which no logit is a number.
+    fn end_step(&mut self, token_ids: &mut Vec<u32>) -> Result<(), DeviceError>;
 
     /// `out[t] = table[token_ids[t]]`, for every token of the step.
     ///
@@ -326,12 +356,12 @@ pub trait Ops: Send {
     /// The device's own failure.
     fn gather_rows(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<(), DeviceError>;
 
-    /// Chooses one token per row of `logits`, which are those of the step's `logit_rows`, into `token_ids`.
+    /// Chooses one token per row of `logits`, which are those of the step's `logit_rows`; [`Ops::end_step`] hands them over.
     /// The choice depends on the row's logits and sampling alone. Equal logits: the lowest id.
     ///
     /// # Errors
-    /// A row of which no logit is a number; the device's own failure.
-    fn sample(&mut self, logits: &Self::Tensor, token_ids: &mut Vec<u32>) -> Result<(), DeviceError>;
+    /// The device's own failure.
+    fn sample(&mut self, logits: &Self::Tensor) -> Result<(), DeviceError>;
 
     // Host access, outside the hot path.
 

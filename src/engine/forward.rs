@@ -92,12 +92,13 @@ fn widths(config: &ModelConfig) -> ([usize; 7], [usize; 2]) {
     (per_token, [hidden, config.vocab_size])
 }
 
-/// Bytes of all intermediate results of an engine of this shape, in f32.
+/// Bytes of all intermediate results of an engine of this shape, `element` bytes an activation and four a logit.
 #[must_use]
-pub fn activation_bytes(config: &ModelConfig, shape: &EngineShape) -> u64 {
-    let (per_token, per_sequence) = widths(config);
-    let of = |rows: usize, widths: &[usize]| 4 * rows as u64 * widths.iter().sum::<usize>() as u64;
-    of(shape.max_num_batched_tokens, &per_token) + of(shape.max_num_seqs, &per_sequence)
+pub fn activation_bytes(config: &ModelConfig, shape: &EngineShape, element: u64) -> u64 {
+    let (per_token, [last, logits]) = widths(config);
+    let per_token = element * per_token.iter().sum::<usize>() as u64;
+    let per_sequence = element * last as u64 + 4 * logits as u64;
+    shape.max_num_batched_tokens as u64 * per_token + shape.max_num_seqs as u64 * per_sequence
 }
 
 impl<D: Ops> Buffers<D> {
@@ -113,7 +114,7 @@ impl<D: Ops> Buffers<D> {
             gate_up: device.tensor(tokens, gate_up)?,
             inner: device.tensor(tokens, inner)?,
             last: device.tensor(sequences, last)?,
-            logits: device.tensor(sequences, logits)?,
+            logits: device.logits(sequences, logits)?,
         })
     }
 }
@@ -162,11 +163,11 @@ impl<D: Ops> Forward<D> {
         Ok(())
     }
 
-    fn head(&mut self, sampled: &mut Vec<u32>) -> Result<(), DeviceError> {
+    fn head(&mut self) -> Result<(), DeviceError> {
         let Self { device, weights, buffers: b, .. } = self;
         device.gather_rows(&b.normed, &mut b.last)?;
         device.matmul(&b.last, weights.output.as_ref().unwrap_or(&weights.embedding), None, &mut b.logits)?;
-        device.sample(&b.logits, sampled)
+        device.sample(&b.logits)
     }
 }
 
@@ -176,13 +177,14 @@ impl<D: Ops> ForwardPass for Forward<D> {
     }
 
     fn step(&mut self, batch: &StepBatch, sampled: &mut Vec<u32>) -> Result<(), DeviceError> {
-        sampled.clear();
         self.device.begin_step(batch)?;
-        self.layers()?;
-        if !batch.logit_rows.is_empty() {
-            self.head(sampled)?;
+        if !self.device.recorded()? {
+            self.layers()?;
+            if !batch.logit_rows.is_empty() {
+                self.head()?;
+            }
         }
-        self.device.end_step()
+        self.device.end_step(sampled)
     }
 
     fn logits(&mut self, row: usize) -> Result<Vec<f32>, DeviceError> {

@@ -13,13 +13,13 @@ use crate::engine::forward::{Forward, ForwardPass, activation_bytes, cache_spec}
 use crate::engine::kv_blocks::{KvBlocks, PrefixReuse};
 use crate::engine::limits::RequestLimits;
 use crate::engine::scheduler::EngineShape;
-use crate::engine::weights::{LoadError, LoadProgress, WeightSource, Weights};
+use crate::engine::weights::{self, LoadError, LoadProgress, WeightSource, Weights};
 use crate::model::arithmetic::MemoryNeed;
 use crate::model::config::ModelConfig;
 use crate::model::keys::ConfigError;
 use crate::model::presets;
 use crate::model::safetensors::{Checkpoint, WeightsError};
-use crate::model::tensors;
+use crate::model::tensors::{self, TensorSpec};
 
 /// Why a model cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,15 @@ impl ModelSource {
     /// When a tensor is not there.
     pub fn weight_bytes(&self) -> Result<u64, WeightsError> {
         tensors::tensors(&self.config).iter().map(|spec| self.weights.bytes(&self.config, spec)).sum()
+    }
+
+    /// Bytes of all weights as `device` holds them.
+    fn bytes_on<D: Ops>(&self, device: &D) -> Result<u64, WeightsError> {
+        let of = |spec: &TensorSpec| {
+            let element = weights::element(self.weights.dtype(&self.config, spec)?);
+            Ok(self.weights.bytes(&self.config, spec)? / element.bytes() as u64 * device.weight_bytes(element))
+        };
+        tensors::tensors(&self.config).iter().map(of).sum()
     }
 }
 
@@ -245,8 +254,8 @@ fn table_bytes<D: Ops>(config: &ModelConfig, device: &D, shape: EngineShape) -> 
 /// Fits `wish` to the model and the memory there is.
 fn fit<D: Ops>(source: &ModelSource, device: &D, wish: &ShapeWish) -> Result<(EngineShape, MemoryNeed), LoadError> {
     let config = &source.config;
-    let weights = source.weight_bytes()?;
-    let activations = activation_bytes(config, &wish.with_blocks(1));
+    let weights = source.bytes_on(device)?;
+    let activations = activation_bytes(config, &wish.with_blocks(1), device.activation_bytes());
     let free = device.memory()?.free;
     let block_bytes = device.kv_cache_bytes(&cache_spec(config, &wish.with_blocks(1))).max(1);
     let num_kv_blocks = wish.num_kv_blocks.unwrap_or_else(|| {

@@ -248,7 +248,7 @@ impl<D: Ops> Loader<'_, D> {
     }
 }
 
-fn element(dtype: Dtype) -> Element {
+pub(super) fn element(dtype: Dtype) -> Element {
     match dtype {
         Dtype::F32 => Element::F32,
         Dtype::F16 => Element::F16,

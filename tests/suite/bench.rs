@@ -203,6 +203,7 @@ fn every_flag_that_a_run_has_decided_is_refused_beside_resume() {
         let values = argument.get_possible_values();
         let any = match flag {
             "trace-format" => "plain",
+            "device" => "cpu",
             "scenario" => "Black Friday=7",
             _ => "1",
         };

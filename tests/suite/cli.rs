@@ -75,7 +75,7 @@ fn node_says_what_this_machine_is() {
 fn a_cpu_quota_bounds_the_threads_and_one_core_is_left_to_the_generator() {
     let with = |cores, quota| {
         let node = NodeRecord { cores, cpu_quota_cores: quota, ..records::run("x").node };
-        plimsoll::cli::defaults::of(&node).threads
+        plimsoll::cli::defaults::of(&node, None).threads
     };
     assert_eq!([with(64, None), with(64, Some(2.5)), with(64, Some(0.5)), with(2, Some(8.0)), with(1, None)], [63, 2, 1, 1, 1]);
 }

@@ -24,6 +24,7 @@ mod generate;
 mod in_process;
 mod kv_blocks;
 mod memory;
+mod nvidia;
 mod ops;
 mod plain_device;
 mod plan;

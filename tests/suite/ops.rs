@@ -247,7 +247,7 @@ impl Case {
             let spec = AttentionSpec { layer: 1, heads: self.heads, scale: self.scale(), window: self.window };
             ops.attention_prefill(&qkv, &cache, &spec, &mut out).unwrap();
             ops.attention_decode(&qkv, &cache, &spec, &mut out).unwrap();
-            ops.end_step().unwrap();
+            ops.end_step(&mut Vec::new()).unwrap();
             let out = values(&mut ops, &out);
             let own = out.len() / 2;
             results.extend_from_slice(if prefill { &out[..own] } else { &out[own..] });
@@ -319,7 +319,8 @@ fn try_choices(ops: &mut CpuDevice, logits: &[f32], samplings: &[Sampling]) -> R
     ops.begin_step(&batch).unwrap();
     let logits = tensor(ops, &logits.repeat(samplings.len()), logits.len());
     let mut ids = Vec::new();
-    ops.sample(&logits, &mut ids)?;
+    ops.sample(&logits)?;
+    ops.end_step(&mut ids)?;
     Ok(ids)
 }
 

@@ -11,6 +11,7 @@ use plimsoll::rng;
 pub(crate) struct Plain {
     identity: DeviceIdentity,
     batch: StepBatch,
+    sampled: Vec<u32>,
     block_size: usize,
     free: u64,
 }
@@ -92,7 +93,7 @@ impl Plain {
             elements: vec![Element::F32, Element::F16, Element::Bf16],
             instructions: "none".to_owned(),
         };
-        Ok(Self { identity, batch: StepBatch::new(), block_size: 0, free: 1 << 40 })
+        Ok(Self { identity, batch: StepBatch::new(), sampled: Vec::new(), block_size: 0, free: 1 << 40 })
     }
 
     /// As [`Plain::open`], on a machine with so many bytes free.
@@ -189,7 +190,8 @@ impl Ops for Plain {
         Ok(())
     }
 
-    fn end_step(&mut self) -> Result<(), DeviceError> {
+    fn end_step(&mut self, token_ids: &mut Vec<u32>) -> Result<(), DeviceError> {
+        *token_ids = std::mem::take(&mut self.sampled);
         Ok(())
     }
 
@@ -292,12 +294,11 @@ impl Ops for Plain {
     }
 
     /// Greedy only.
-    fn sample(&mut self, logits: &Rows, token_ids: &mut Vec<u32>) -> Result<(), DeviceError> {
-        token_ids.clear();
+    fn sample(&mut self, logits: &Rows) -> Result<(), DeviceError> {
         for row in 0..logits.rows() {
             let row = logits.row(row);
             let highest = row.iter().copied().fold(f32::MIN, f32::max);
-            token_ids.push(row.iter().position(|logit| *logit == highest).expect("no NaN among the logits") as u32);
+            self.sampled.push(row.iter().position(|logit| *logit == highest).expect("no NaN among the logits") as u32);
         }
         Ok(())
     }

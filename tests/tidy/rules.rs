@@ -19,7 +19,7 @@ const FLOORS: &[(&[&str], u32)] = &[
     (&["clock", "rng", "stats", "table", "units"], 0),
     (&["workload"], 1),
     (&["queueing", "record"], 2),
-    (&["curve", "model"], 3),
+    (&["curve", "model", "nvidia"], 3),
     (&["capacity", "device"], 4),
     (&["engine", "node", "report", "store"], 5),
     (&["target"], 6),
@@ -27,19 +27,22 @@ const FLOORS: &[(&[&str], u32)] = &[
     (&["campaign"], 8),
     (&["cli"], 10),
 ];
-const MEASURING: &[&str] = &["device", "engine", "node", "target", "load"];
+const MEASURING: &[&str] = &["nvidia", "device", "engine", "node", "target", "load"];
 const JUDGING: &[&str] = &["curve", "capacity", "report", "store"];
 const PURE: &[&str] = &["units", "stats", "workload", "record", "queueing", "curve", "capacity"];
 /// What a pure room may not name.
 const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::net", "std::process", "std::thread", "Instant", "SystemTime", "tokio", "async", ".await", "File::"];
-/// Where `unsafe` may stand: SIMD and prefetches, the lifetime of a job shared with the device's threads, mapped weights, the token ring.
+/// Where `unsafe` may stand: SIMD and prefetches, the lifetime of a job shared with the device's threads, mapped weights, NVIDIA's
+/// libraries, the token ring.
 const UNSAFE: &[&str] = &[
     "src/device/cpu/ceilings.rs",
     "src/device/cpu/matmul",
     "src/device/cpu/threads.rs",
+    "src/device/cuda/",
     "src/model/safetensors.rs",
     "src/model/weights",
+    "src/nvidia/",
     "src/target/sink.rs",
 ];
 const NAMELESS: &[&str] =
@@ -224,8 +227,9 @@ pub(crate) fn names(source: &Source) -> Vec<Violation> {
     for keyword in ["struct", "enum", "trait", "mod", "fn", "type", "const", "static"] {
         for at in places_of(&code, keyword) {
             let name = name_at(code[at + keyword.len()..].trim_start());
-            // The length of a model's context is a quantity; a type called so is a bag.
-            let is_type = ["struct", "enum", "trait", "mod", "type"].contains(&keyword);
+            // The length of a model's context is a quantity, and CUDA's contexts are called so; any other type would be a bag.
+            let is_cuda = source.path.starts_with("src/device/cuda/");
+            let is_type = ["struct", "enum", "trait", "mod", "type"].contains(&keyword) && !is_cuda;
             let nameless = |word: &String| NAMELESS.contains(&word.as_str()) && (is_type || word != "context");
             if let Some(word) = words_of(&name).into_iter().find(nameless) {
                 found.push(violation(source, line_of(&code, at), format!("`{name}`: `{word}` names nothing")));

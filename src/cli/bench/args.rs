@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::cli::demand::DemandArgs;
+use crate::cli::device::DeviceArgs;
 use crate::cli::engine_args::EngineArgs;
 use crate::cli::length_of_time;
 use crate::workload::fit::Caps;
@@ -44,6 +45,9 @@ pub struct BenchArgs {
     #[command(flatten)]
     /// What is measured.
     pub target: TargetArgs,
+    #[command(flatten)]
+    /// Where the built-in engine computes.
+    pub device: DeviceArgs,
     #[command(flatten)]
     /// How the built-in engine computes.
     pub engine: EngineArgs,

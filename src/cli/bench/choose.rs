@@ -8,6 +8,7 @@ use anyhow::Context;
 use crate::campaign::traffic::Chosen;
 use crate::cli::bench::args::{BenchArgs, TargetKind, TrafficArgs};
 use crate::cli::defaults;
+use crate::cli::device::Device;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::model::config::ModelConfig;
 use crate::record::node::NodeRecord;
@@ -26,25 +27,33 @@ const CUT_MOST: f64 = 0.5;
 /// Chat lengths on a CPU are an eighth of what people send to GPUs.
 const CPU_LENGTHS: f64 = 0.125;
 
-/// The preset that fits a node without a GPU.
-pub(super) fn model(args: &BenchArgs) -> String {
-    args.target.model.clone().unwrap_or_else(|| if args.quick { defaults::QUICK_MODEL } else { defaults::MODEL }.to_owned())
+/// The model that was asked for, or the preset that fits the device.
+pub(super) fn model(args: &BenchArgs, node: &NodeRecord, device: &Device) -> String {
+    let fits = defaults::of(node, device.gpu().map(|gpu| gpu.memory_bytes));
+    args.target.model.clone().unwrap_or_else(|| if args.quick { fits.quick_model } else { fits.model }.to_owned())
 }
 
-/// Threads of the CPU device.
-pub(super) fn threads(asked: Option<u16>, node: &NodeRecord) -> NonZeroUsize {
-    let spare = defaults::of(node).threads as usize;
-    NonZeroUsize::new(asked.map_or(spare, usize::from)).unwrap_or(NonZeroUsize::MIN)
+/// The device; `None` where the target is not the engine.
+///
+/// # Errors
+/// When the one that was asked for is not there.
+pub(super) fn device(args: &BenchArgs, node: &NodeRecord) -> anyhow::Result<Option<Device>> {
+    if args.target.target != TargetKind::Engine {
+        return Ok(None);
+    }
+    let spare = defaults::of(node, None).threads as usize;
+    let threads = NonZeroUsize::new(args.target.threads.map_or(spare, usize::from)).unwrap_or(NonZeroUsize::MIN);
+    args.device.choose(args.engine.arithmetic, threads).map(Some)
 }
 
 /// The traffic that was asked for, or the one that fits what is measured. Read before any model is loaded.
 ///
 /// # Errors
 /// When a workload or trace is not there, or not in order.
-pub(super) fn traffic(args: &BenchArgs, node: &NodeRecord) -> anyhow::Result<Traffic> {
+pub(super) fn traffic(args: &BenchArgs, device: Option<&Device>) -> anyhow::Result<Traffic> {
     match &args.traffic.trace {
         Some(path) => Ok(Traffic::Recorded(trace(path, &args.traffic)?)),
-        None => Ok(Traffic::Drawn(workload(args, node)?)),
+        None => Ok(Traffic::Drawn(workload(args, device)?)),
     }
 }
 
@@ -73,7 +82,7 @@ pub(super) fn fitted(traffic: Traffic, limits: Limits) -> anyhow::Result<Chosen>
     Ok(chosen)
 }
 
-fn workload(args: &BenchArgs, node: &NodeRecord) -> anyhow::Result<Workload> {
+fn workload(args: &BenchArgs, device: Option<&Device>) -> anyhow::Result<Workload> {
     let name = args.traffic.workload.as_deref().unwrap_or(if args.quick { "quick" } else { "chat" });
     let mut workload = if name.ends_with(".toml") || Path::new(name).is_file() {
         let text = std::fs::read_to_string(name)
@@ -94,7 +103,7 @@ fn workload(args: &BenchArgs, node: &NodeRecord) -> anyhow::Result<Workload> {
     }
     workload.keeps_rate().exit_with(Exit::BadInput)?;
     // By the device, not by whether a model was named: the same traffic whoever chose the model.
-    let on_cpu = args.target.target == TargetKind::Engine && defaults::of(node).device == "cpu";
+    let on_cpu = device.is_some_and(Device::is_cpu);
     let by_device = (args.traffic.workload.is_none() && !args.quick && on_cpu).then_some(CPU_LENGTHS);
     if let Some(factor) = args.traffic.length_scale.or(by_device) {
         workload = workload.scaled(factor);

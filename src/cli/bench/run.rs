@@ -17,11 +17,11 @@ use crate::campaign::targets::{EngineTargets, NullTargets, SimulatedTargets, Tar
 use crate::campaign::traffic::{Chosen, Traffic};
 use crate::cli::bench::args::{BenchArgs, OnCapArg, TargetKind};
 use crate::cli::bench::{choose, law};
+use crate::cli::device::Device;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
 use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
-use crate::device::cpu::{CpuDevice, CpuSpec};
-use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
+use crate::engine::loading::{ModelSource, ShapeWish};
 use crate::engine::weights::LoadProgress;
 use crate::record::SCHEMA_VERSION;
 use crate::record::node::NodeRecord;
@@ -56,23 +56,24 @@ impl Prepared {
         let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
         // Whatever is wrong with the traffic is said before weights are loaded.
-        let traffic = choose::traffic(&args, &node)?;
-        let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match args.target.target {
-            TargetKind::Engine => {
-                let source = model(&args, seed)?;
+        let device = choose::device(&args, &node)?;
+        let traffic = choose::traffic(&args, device.as_ref())?;
+        let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match (args.target.target, device) {
+            (_, Some(device)) => {
+                let source = model(&args, &node, &device, seed)?;
                 choose::fitted(traffic.clone(), choose::limits(&source.config))?;
                 let clock = Monotonic::start();
-                let engines = engine(source, &args, &node, clock, &mut drawn, interrupt)?;
+                let engines = engine(source, &args, device, clock, &mut drawn, interrupt)?;
                 let made_of = engines.made_of();
                 (Box::new(engines), Box::new(clock), made_of)
             }
-            TargetKind::Null => (Box::new(NullTargets), Box::new(Monotonic::start()), String::new()),
-            TargetKind::Simulated => {
+            (TargetKind::Simulated, None) => {
                 let law = law::named(&args.target.law)?;
                 let made_of = format!("{law:?}");
                 let targets = SimulatedTargets::new(&args.target.law, law, rng::derive(seed, "target"));
                 (Box::new(targets), Box::new(Virtual::start()), made_of)
             }
+            (_, None) => (Box::new(NullTargets), Box::new(Monotonic::start()), String::new()),
         };
         let identity = targets.identity();
         let limits = if identity.max_context > 0 {
@@ -227,19 +228,18 @@ fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
     plan
 }
 
-fn model(args: &BenchArgs, seed: u64) -> anyhow::Result<ModelSource> {
-    args.engine.open(&choose::model(args), rng::derive(seed, "weights"))
+fn model(args: &BenchArgs, node: &NodeRecord, device: &Device, seed: u64) -> anyhow::Result<ModelSource> {
+    args.engine.open(&choose::model(args, node, device), rng::derive(seed, "weights"))
 }
 
 fn engine(
     source: ModelSource,
     args: &BenchArgs,
-    node: &NodeRecord,
+    device: Device,
     clock: Monotonic,
     drawn: &mut Drawn,
     interrupt: &Interrupt,
 ) -> anyhow::Result<EngineTargets> {
-    let spec = CpuSpec::new(choose::threads(args.target.threads, node), args.engine.arithmetic());
     let wish =
         ShapeWish { num_kv_blocks: args.target.kv_blocks, host_cache: u64::from(args.target.kv_cache_gib) << 30, ..args.engine.wish() };
     let began = clock.now();
@@ -250,7 +250,7 @@ fn engine(
             resume_unwind(Box::new(Halt::Signal(signal)));
         }
     };
-    let loaded = catch_unwind(AssertUnwindSafe(|| LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut told)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| device.load(args.device.libraries(), source, &wish, &mut told)));
     let model = match loaded {
         Ok(model) => model.context("cannot load the model")?,
         Err(stopped) => match stopped.downcast::<Halt>() {

@@ -115,9 +115,12 @@ fn of_open_log(error: &OpenLogError) -> Exit {
 
 fn of_device(error: &DeviceError) -> Exit {
     match error {
-        DeviceError::OutOfMemory { .. } | DeviceError::Unsupported { .. } | DeviceError::Threads { .. } | DeviceError::System { .. } => {
-            Exit::Unavailable
-        }
+        DeviceError::OutOfMemory { .. }
+        | DeviceError::Unsupported { .. }
+        | DeviceError::Absent { .. }
+        | DeviceError::Cuda { .. }
+        | DeviceError::Threads { .. }
+        | DeviceError::System { .. } => Exit::Unavailable,
         DeviceError::Source { .. } | DeviceError::NoNumber { .. } => Exit::BadInput,
         DeviceError::Step { .. } => Exit::Internal,
     }

@@ -124,6 +124,7 @@ pub struct CpuDevice {
     kernels: Kernels,
     packed: Packed,
     step: StepBatch,
+    sampled: Vec<u32>,
     limits: StepLimits,
     scores: Vec<Mutex<Vec<f32>>>,
     candidates: Vec<Mutex<Vec<(f32, u32)>>>,
@@ -158,6 +159,7 @@ impl CpuDevice {
             kernels,
             packed: Packed::default(),
             step: StepBatch::new(),
+            sampled: Vec::new(),
             limits,
             scores: (0..count).map(|_| Mutex::default()).collect(),
             candidates: (0..count).map(|_| Mutex::default()).collect(),
@@ -255,11 +257,13 @@ impl Ops for CpuDevice {
             return Err(DeviceError::Step { reason });
         }
         self.step.clone_from(batch);
+        self.sampled.clear();
         Ok(())
     }
 
-    fn end_step(&mut self) -> Result<(), DeviceError> {
-        Ok(())
+    fn end_step(&mut self, token_ids: &mut Vec<u32>) -> Result<(), DeviceError> {
+        token_ids.clone_from(&self.sampled);
+        token_ids.iter().position(|id| *id == sample::NONE).map_or(Ok(()), |row| Err(DeviceError::NoNumber { row }))
     }
 
     fn embed(&mut self, table: &CpuMatrix, out: &mut CpuTensor) -> Result<(), DeviceError> {
@@ -375,11 +379,10 @@ impl Ops for CpuDevice {
         Ok(())
     }
 
-    fn sample(&mut self, logits: &CpuTensor, token_ids: &mut Vec<u32>) -> Result<(), DeviceError> {
+    fn sample(&mut self, logits: &CpuTensor) -> Result<(), DeviceError> {
         assert_eq!(logits.rows, self.step.logit_rows.len(), "every wanted row has its logits");
-        token_ids.clear();
-        token_ids.resize(logits.rows, 0);
-        let rows = token_ids.iter_mut().zip(logits.values().chunks(logits.width)).zip(&self.step.logit_rows);
+        self.sampled.resize(logits.rows, 0);
+        let rows = self.sampled.iter_mut().zip(logits.values().chunks(logits.width)).zip(&self.step.logit_rows);
         self.threads.each(rows, |thread, ((id, logits), wanted)| {
             let mut candidates = self.candidates[thread].lock().unwrap_or_else(PoisonError::into_inner);
             *id = vectorised(
@@ -388,7 +391,7 @@ impl Ops for CpuDevice {
                 || sample::choose(logits, &wanted.sampling, &mut candidates),
             );
         });
-        token_ids.iter().position(|id| *id == sample::NONE).map_or(Ok(()), |row| Err(DeviceError::NoNumber { row }))
+        Ok(())
     }
 
     fn download(&mut self, tensor: &CpuTensor, values: &mut Vec<f32>) -> Result<(), DeviceError> {
