@@ -13,7 +13,8 @@ mkdir -p "$out/host"
 out=$(cd "$out" && pwd)
 compiler=${CXX:-c++}
 
-flags="-std=c++17 -O2 -fPIC -fvisibility=hidden -pthread -Wall -Wextra -Wno-unknown-pragmas -Wno-unused -I$here"
+# Kernels read the same bytes as different types, as CUDA lets them.
+flags="-std=c++17 -O2 -fno-strict-aliasing -fPIC -fvisibility=hidden -pthread -Wall -Wextra -Wno-unknown-pragmas -Wno-unused -I$here -I$out/host"
 # NVRTC fuses products and sums; so does the host where it can, so that no result relies on either.
 if grep -qw fma /proc/cpuinfo 2>/dev/null; then flags="$flags -mavx2 -mfma"; fi
 
@@ -29,24 +30,32 @@ done
 # FNV-1a, 64 bits, of a file: how a compiled program names the source it was compiled from.
 $compiler -std=c++17 -O2 -o "$out/host/hash" "$here/hash.cpp"
 
+# Which text each file held: an image of any other is refused. FNV-1a, as image.h has it.
+$compiler -std=c++17 -O2 -o "$out/host/hash" "$here/hash.cpp"
+for source in "$kernels"/*.cu "$kernels"/*.cuh; do
+    [ -e "$source" ] && echo "{\"$(basename "$source")\", 0x$("$out/host/hash" "$source")ull},"
+done > "$out/host/sources.h"
+
 jobs="$out/host/jobs"
-: > "$jobs"
-programs="$out/host/programs.h"
-: > "$programs"
 for source in "$kernels"/*.cu; do
-    [ -e "$source" ] || continue
     program=$(basename "$source" .cu)
-    echo "{\"$program\", 0x$("$out/host/hash" "$source")ull}," >> "$programs"
-    for element in F32 BF16; do
+    for element in f32 bf16; do
         unit="$out/host/$program.$element"
-        # Everything in a file of its own namespace: two programs may use one name.
-        printf '#include "simt.h"\nnamespace {\n#include "%s"\n}\n' "$out/host/$program.cu" > "$unit.cpp"
-        lower=$(echo $element | tr 'A-Z' 'a-z')
-        echo "$compiler $flags -I$out/host -DELEMENT_$element -DSIMT_PROGRAM='\"$program\"' -DSIMT_ELEMENT='\"$lower\"' -c $unit.cpp -o $unit.o" >> "$jobs"
+        # Each unit in a namespace of its own: two programs may use one name.
+        printf '#include "simt.h"\nnamespace {\n#include "%s.cu"\n}\n' "$program" > "$unit.cpp"
+        defines="-DELEMENT_$(echo $element | tr a-z A-Z) -DSIMT_PROGRAM='\"$program\"' -DSIMT_ELEMENT='\"$element\"'"
+        echo "$compiler $flags $defines -c $unit.cpp -o $unit.o"
     done
-done
+done > "$jobs"
 for source in "$here"/*.cpp; do
     name=$(basename "$source" .cpp)
-    [ "$name" = hash ] || echo "$compiler $flags -I$out/host -c $source -o $out/host/$name.part.o" >> "$jobs"
+    [ "$name" = hash ] || echo "$compiler $flags -c $source -o $out/host/$name.device.o" >> "$jobs"
 done
 tr '\n' '\0' < "$jobs" | xargs -0 -P "${JOBS:-2}" -n 1 sh -c
+
+core=libplimsoll_host_cuda.so
+$compiler -shared -pthread -Wl,-soname,$core -Wl,-Bsymbolic -Wl,-z,defs -o "$out/$core" "$out"/host/*.o
+# The names the driver and its libraries are opened by; each leads to the one above.
+for name in libcuda.so libcuda.so.1 libnvrtc.so libnvrtc.so.12 libnvrtc.so.13 libcublasLt.so libcublasLt.so.12 libcublasLt.so.13; do
+    $compiler -shared -nostdlib -Wl,-soname,$name -Wl,--no-as-needed -Wl,-rpath,'$ORIGIN' -o "$out/$name" "$out/$core"
+done

@@ -73,8 +73,10 @@ static void on_memory_fault(int signal, siginfo_t* info, void* context) {
     Block* block = running;
     std::uintptr_t offset = at - reinterpret_cast<std::uintptr_t>(block) - stacks_at;
     if (block == nullptr || offset >= 1024 * stack_bytes) {
-        // Not a kernel's: as it was before.
-        sigaction(signal, &before[signal == SIGBUS], nullptr);
+        // Not a kernel's: whoever was asked before, or the end of the process.
+        const struct sigaction& other = before[signal == SIGBUS];
+        if ((other.sa_flags & SA_SIGINFO) != 0) return other.sa_sigaction(signal, info, context);
+        sigaction(signal, &other, nullptr);
         return;
     }
     const uint3 block_at = block->block_index, thread_at = block->threads[offset / stack_bytes].index;
@@ -111,7 +113,7 @@ static Fault refuse(const Kernel& kernel, const char* format, unsigned long long
     return Fault{Code::invalid_value, std::string(kernel.program) + "/" + kernel.name + " (" + kernel.element + "): " + text};
 }
 
-static Fault check(const Kernel& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_limit) {
+Fault check(const Kernel& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_limit) {
     const unsigned long long threads = 1ull * block.x * block.y * block.z;
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || threads == 0) return refuse(kernel, "a grid or block of nothing", 0, 0);
     if (grid.x > 0x7fffffffu) return refuse(kernel, "grid x of %llu is over the limit of %llu", grid.x, 0x7fffffffu);

@@ -131,6 +131,9 @@ struct Fault {
     std::string text;
 };
 
+// Whether a launch is within the limits of the hardware and of the kernel.
+Fault check(const Kernel& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_limit);
+
 // Runs a grid to its end. `shared_limit` is what static and dynamic shared memory may come to together.
 Fault launch(const Kernel& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_limit,
              void* const* parameters);
