@@ -51,7 +51,11 @@ DEV u64 partial_head(const DecodeArguments& arguments, const DecodeWork& work, i
 
 DEV u32 first_seen(u32 context, int window) { return window > 0 && context > (u32)window ? context - window : 0; }
 
+#ifdef ELEMENT_BF16
+#include "decode_mma.cuh"
+#else
 #include "decode_scalar.cuh"
+#endif
 
 #define DECODE(D)                                                                                                                  \
     KERNEL_MIN(attention_decode_h##D, 128, DECODE_BLOCKS(D),                                                                       \
