@@ -19,6 +19,7 @@ mod drive;
 mod engine;
 mod engine_shapes;
 mod failing;
+mod fake_cuda;
 mod formula;
 mod generate;
 mod in_process;

@@ -1,5 +1,6 @@
-//! What several promises need: the program itself, and records as a run would make them.
+//! What several promises need: the program itself, records as a run would make them, and a CUDA device.
 
+pub(crate) mod fake_cuda;
 pub(crate) mod records;
 
 use std::ffi::OsStr;
