@@ -174,8 +174,14 @@ fn memory_runs_out_and_devices_hide_as_on_a_real_machine() {
 fn a_graph_replays_values_and_a_capture_forbids_waiting() {
     let Some(built) = wrong() else { return };
     assert_eq!(outcome(built, "graph", 0, &[]).0, "1 64 64, 2 replays");
-    assert_eq!(outcome(built, "capture and wait", 0, &[]).0, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, then CUDA_ERROR_STREAM_CAPTURE_INVALIDATED");
-    assert_eq!(outcome(built, "capture and allocate", 0, &[]).0, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, then CUDA_ERROR_STREAM_CAPTURE_INVALIDATED");
+    assert_eq!(
+        outcome(built, "capture and wait", 0, &[]).0,
+        "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, then CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"
+    );
+    assert_eq!(
+        outcome(built, "capture and allocate", 0, &[]).0,
+        "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, then CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"
+    );
 }
 
 #[test]
@@ -249,13 +255,16 @@ fn function(context: &Arc<CudaContext>, program: &str, element: &str, name: &str
     let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<*const c_char>>();
     let file = format!("{program}.cu");
     let (source, file) = (text(&file), CString::new(file.clone()).unwrap());
-    let options = ["--gpu-architecture=sm_90a", "--std=c++17", "--fmad=true", &format!("-DELEMENT_{element}")].map(|one| CString::new(one).unwrap());
+    let options =
+        ["--gpu-architecture=sm_90a", "--std=c++17", "--fmad=true", &format!("-DELEMENT_{element}")].map(|one| CString::new(one).unwrap());
     let mut image = Vec::new();
     let mut handle = ptr::null_mut();
     // SAFETY: every pointer leads to a string that outlives the program, and the image is as long as the compiler says.
     unsafe {
         let count = i32::try_from(names.len()).unwrap();
-        nvrtc::nvrtcCreateProgram(&mut handle, source.as_ptr(), file.as_ptr(), count, pointers(&texts).as_ptr(), pointers(&names).as_ptr()).result().unwrap();
+        nvrtc::nvrtcCreateProgram(&mut handle, source.as_ptr(), file.as_ptr(), count, pointers(&texts).as_ptr(), pointers(&names).as_ptr())
+            .result()
+            .unwrap();
         nvrtc::nvrtcCompileProgram(handle, 4, pointers(&options).as_ptr()).result().unwrap();
         let mut bytes = 0;
         nvrtc::nvrtcGetCUBINSize(handle, &mut bytes).result().unwrap();
@@ -313,9 +322,9 @@ fn tile(context: &Arc<CudaContext>, stream: &Arc<CudaStream>) -> Result<String, 
     // SAFETY: the arguments are the kernel's, and as long as it takes them to be.
     unsafe { launch.launch(shape((2, 1, 1), 256, 0)) }?;
     let out = stream.clone_dtoh(&out)?;
-    let expected = x.chunks(deep).flat_map(|row| {
-        weights.chunks(deep).map(|weights| row.iter().zip(weights).map(|(x, weight)| x.to_f32() * weight.to_f32()).sum())
-    });
+    let expected = x
+        .chunks(deep)
+        .flat_map(|row| weights.chunks(deep).map(|weights| row.iter().zip(weights).map(|(x, weight)| x.to_f32() * weight.to_f32()).sum()));
     Ok(largest(out.into_iter().zip(expected)))
 }
 

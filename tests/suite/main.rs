@@ -12,6 +12,8 @@ mod campaign;
 mod checkpoints;
 mod cli;
 mod confirmation;
+mod cuda_models;
+mod cuda_ops;
 mod curve;
 mod decision;
 mod disk;

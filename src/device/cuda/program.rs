@@ -53,7 +53,19 @@ macro_rules! headers {
     };
 }
 
-headers!["compat", "decode_scalar", "matmul_scalar", "paged", "prefill_scalar", "random", "skinny_mma", "tile_mma", "vector", "words",];
+headers![
+    "compat",
+    "decode_mma",
+    "decode_scalar",
+    "matmul_scalar",
+    "paged",
+    "prefill_scalar",
+    "random",
+    "skinny_mma",
+    "tile_mma",
+    "vector",
+    "words",
+];
 
 /// Keeps compiled kernels between runs. The device opens no file itself.
 pub trait KernelCache: Send + Sync + std::fmt::Debug {

@@ -1,6 +1,7 @@
 //! What several promises need: the program itself, records as a run would make them, and a CUDA device.
 
 pub(crate) mod fake_cuda;
+pub(crate) mod host_gpu;
 pub(crate) mod records;
 
 use std::ffi::OsStr;
