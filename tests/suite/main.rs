@@ -22,6 +22,7 @@ mod engine;
 mod engine_shapes;
 mod failing;
 mod fake_cuda;
+mod forced;
 mod formula;
 mod generate;
 mod in_process;
