@@ -34,11 +34,8 @@ DEV unsigned short bf16_bits(float value) {
     return bits;
 }
 
-DEV unsigned shared_address(const void* shared) {
-    unsigned address;
-    asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }" : "=r"(address) : "l"(shared));
-    return address;
-}
+// By the compiler's own conversion and not by inline PTX: so constant offsets end up in the instructions and not in registers.
+DEV unsigned shared_address(const void* shared) { return static_cast<unsigned>(__cvta_generic_to_shared(shared)); }
 
 // d += a * b for a 16x16 tile a (row major) and a 16x8 tile b (column major) spread over a warp: the fragment layout
 // of mma.m16n8k16 in the PTX ISA.
