@@ -34,7 +34,11 @@ DEV u32 first_seen(u32 position, int window) {
     return window > 0 && position + 1 > (u32)window ? position + 1 - window : 0;
 }
 
+#ifdef ELEMENT_BF16
+#include "prefill_mma.cuh"
+#else
 #include "prefill_scalar.cuh"
+#endif
 
 #define PREFILL(D)                                                                                                                 \
     KERNEL_MIN(attention_prefill_h##D, 128, PREFILL_BLOCKS(D),                                                                     \

@@ -59,6 +59,7 @@ headers![
     "decode_scalar",
     "matmul_scalar",
     "paged",
+    "prefill_mma",
     "prefill_scalar",
     "random",
     "skinny_mma",

@@ -206,3 +206,13 @@ API CUresult cuMemGetAddressRange_v2(CUdeviceptr* start, std::size_t* bytes, CUd
     if (bytes != nullptr) *bytes = allocation.bytes;
     return CUDA_SUCCESS;
 }
+
+// One pool for each device, whose settings change nothing here: freed memory goes back at once.
+API CUresult cuDeviceGetDefaultMemPool(void** pool, int handle) {
+    if (handle < 0 || handle >= int(devices().size())) return CUDA_ERROR_INVALID_DEVICE;
+    *pool = devices()[std::size_t(handle)];
+    return CUDA_SUCCESS;
+}
+API CUresult cuDeviceGetMemPool(void** pool, int handle) { return cuDeviceGetDefaultMemPool(pool, handle); }
+API CUresult cuMemPoolSetAttribute(void*, int, void*) { return CUDA_SUCCESS; }
+API CUresult cuMemPoolTrimTo(void*, std::size_t) { return CUDA_SUCCESS; }

@@ -9,7 +9,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=$1
 kernels=${2:-$here/../../../kernels}
-mkdir -p "$out/host"
+mkdir -p "$out/host" "$out/kernels"
 out=$(cd "$out" && pwd)
 compiler=${CXX:-c++}
 
@@ -17,6 +17,10 @@ compiler=${CXX:-c++}
 flags="-std=c++17 -O2 -fno-strict-aliasing -fPIC -fvisibility=hidden -pthread -Wall -Wextra -Wno-unknown-pragmas -Wno-unused -I$here -I$out/host"
 # NVRTC fuses products and sums; so does the host where it can, so that no result relies on either.
 if grep -qw fma /proc/cpuinfo 2>/dev/null; then flags="$flags -mavx2 -mfma"; fi
+
+# As they are, for who must give the compiler the very text.
+rm -f "$out"/kernels/*
+cp "$kernels"/*.cu "$kernels"/*.cuh "$out/kernels"
 
 # A shared variable needs a slot per block, which a prefix cannot declare: the declaration is rewritten. One that the
 # pattern misses does not compile.
@@ -37,6 +41,7 @@ for source in "$kernels"/*.cu "$kernels"/*.cuh; do
 done > "$out/host/sources.h"
 
 jobs="$out/host/jobs"
+sanitized=alignment,bounds,shift-exponent,integer-divide-by-zero
 for source in "$kernels"/*.cu; do
     program=$(basename "$source" .cu)
     for element in f32 bf16; do
@@ -44,7 +49,9 @@ for source in "$kernels"/*.cu; do
         # Each unit in a namespace of its own: two programs may use one name.
         printf '#include "simt.h"\nnamespace {\n#include "%s.cu"\n}\n' "$program" > "$unit.cpp"
         defines="-DELEMENT_$(echo $element | tr a-z A-Z) -DSIMT_PROGRAM='\"$program\"' -DSIMT_ELEMENT='\"$element\"'"
-        echo "$compiler $flags $defines -c $unit.cpp -o $unit.o"
+        # A fiber's stack is small: what does not fit must not compile. What goes wrong is reported by sanitizer.cpp.
+        checks="-Werror=frame-larger-than=24576 -fsanitize=$sanitized -fno-sanitize-recover=$sanitized"
+        echo "$compiler $flags $checks $defines -c $unit.cpp -o $unit.o"
     done
 done > "$jobs"
 for source in "$here"/*.cpp; do

@@ -3,6 +3,7 @@
 // PLIMSOLL_FAKE_CUDA_DEVICES    how many devices (1)
 // PLIMSOLL_FAKE_CUDA_MEMORY     bytes of each (1 GiB)
 // PLIMSOLL_FAKE_CUDA_CAPABILITY compute capability (9.0)
+// PLIMSOLL_FAKE_CUDA_SEED       the order threads run in (0)
 // CUDA_VISIBLE_DEVICES          as for real ones: ordinals or the beginnings of GPU-uuid, up to the first that is wrong
 
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <cstring>
 
 #include "driver.h"
+#include "simt.h"
 
 namespace fake {
 
@@ -83,6 +85,7 @@ API CUresult cuInit(unsigned) {
             visible.push_back(new Device{ordinal, bytes});
             primary.push_back(new Context{visible.back()});
         }
+        simt::set_seed(setting("PLIMSOLL_FAKE_CUDA_SEED", 0));
         ready = true;
     }
     return visible.empty() ? CUDA_ERROR_NO_DEVICE : CUDA_SUCCESS;
@@ -191,6 +194,25 @@ API CUresult cuDevicePrimaryCtxGetState(int handle, unsigned* flags, int* active
     if (device(handle) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
     *flags = 0;
     *active = primary[std::size_t(handle)]->retained > 0;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDeviceCanAccessPeer(int* able, int handle, int other) {
+    *able = 0;
+    return device(handle) == nullptr || device(other) == nullptr ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
+}
+
+API CUresult cuCtxCreate_v4(void** context, void*, unsigned, int handle) {
+    if (device(handle) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+    stack.push_back(new Context{device(handle)});
+    *context = stack.back();
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxDestroy_v2(void* context) {
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    if (current() == context) stack.pop_back();
+    delete static_cast<Context*>(context);
     return CUDA_SUCCESS;
 }
 

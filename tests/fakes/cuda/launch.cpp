@@ -1,5 +1,6 @@
 // From a launch to its blocks: limits, the region a host thread runs blocks in, their order, and memory faults.
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -60,7 +61,8 @@ struct Lease {
 std::mutex Lease::lock;
 std::vector<Block*> Lease::idle;
 
-static struct sigaction before[2];
+constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+static struct sigaction before[sizeof SIGNALS / sizeof *SIGNALS];
 
 // A kernel that touches memory which is not there ends its launch, not the process.
 static void on_memory_fault(int signal, siginfo_t* info, void* context) {
@@ -74,19 +76,19 @@ static void on_memory_fault(int signal, siginfo_t* info, void* context) {
     std::uintptr_t offset = at - reinterpret_cast<std::uintptr_t>(block) - stacks_at;
     if (block == nullptr || offset >= 1024 * stack_bytes) {
         // Not a kernel's: whoever was asked before, or the end of the process.
-        const struct sigaction& other = before[signal == SIGBUS];
+        const struct sigaction& other = before[std::find(SIGNALS, SIGNALS + 3, signal) - SIGNALS];
         if ((other.sa_flags & SA_SIGINFO) != 0) return other.sa_sigaction(signal, info, context);
         sigaction(signal, &other, nullptr);
         return;
     }
     const uint3 block_at = block->block_index, thread_at = block->threads[offset / stack_bytes].index;
     char text[384];
-    // A misaligned access of 16 bytes raises a fault without an address.
-    bool addressed = info->si_code == SEGV_MAPERR || info->si_code == SEGV_ACCERR;
+    // An address that no memory can have raises a fault without it.
+    bool addressed = signal == SIGSEGV && (info->si_code == SEGV_MAPERR || info->si_code == SEGV_ACCERR);
     std::snprintf(text, sizeof text, "%s/%s (%s), block (%u,%u,%u), thread (%u,%u,%u): %s %p", block->kernel->program,
                   block->kernel->name, block->kernel->element, block_at.x, block_at.y, block_at.z, thread_at.x, thread_at.y,
-                  thread_at.z, addressed ? "touches no memory at" : "misaligned or impossible address, near", info->si_addr);
-    block->fault = Fault{addressed ? Code::illegal_address : Code::misaligned_address, text};
+                  thread_at.z, addressed ? "touches no memory at" : "an impossible address or operation, near", info->si_addr);
+    block->fault = Fault{signal == SIGSEGV ? Code::illegal_address : Code::launch_failed, text};
 #if defined(__x86_64__)
     registers.gregs[REG_RIP] = reinterpret_cast<greg_t>(simt_resume);
     registers.gregs[REG_RDI] = reinterpret_cast<greg_t>(block->scheduler);
@@ -102,8 +104,7 @@ void catch_memory_faults() {
         struct sigaction action {};
         action.sa_sigaction = on_memory_fault;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        sigaction(SIGSEGV, &action, &before[0]);
-        sigaction(SIGBUS, &action, &before[1]);
+        for (std::size_t at = 0; at < sizeof SIGNALS / sizeof *SIGNALS; ++at) sigaction(SIGNALS[at], &action, &before[at]);
     });
 }
 
@@ -141,7 +142,8 @@ Fault launch(const Kernel& kernel, dim3 grid, dim3 block_size, std::size_t share
     block.block_size = block_size;
     block.grid_size = grid;
     block.dynamic_bytes = shared_bytes;
-    block.shared_limit = shared_limit;
+    // What was asked for beyond the usual opens all there is to static and dynamic memory together.
+    block.shared_limit = shared_limit > usual_shared ? most_shared : usual_shared;
     block.thread_count = block_size.x * block_size.y * block_size.z;
     block.fault = Fault{};
     block.switches = 0;

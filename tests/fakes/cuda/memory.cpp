@@ -51,7 +51,7 @@ void* shared_slot(const Site& site, std::size_t bytes) {
         if (variable.site == &site) return variable.at;
     }
     here.static_bytes += bytes;
-    if (here.static_bytes > 48 * 1024 || here.static_bytes + here.dynamic_bytes > here.shared_limit) {
+    if (here.static_bytes > usual_shared || here.static_bytes + here.dynamic_bytes > here.shared_limit) {
         fault(Code::invalid_value, "%zu bytes of static and %zu of dynamic shared memory are over the limit of %zu",
               here.static_bytes, here.dynamic_bytes, here.shared_limit);
     }

@@ -12,7 +12,7 @@
 
 namespace fake {
 
-constexpr std::size_t usual_shared = 48 << 10, most_shared = 227 << 10;
+using simt::most_shared, simt::usual_shared;
 
 struct Function {
     const simt::Kernel* kernel;
@@ -178,9 +178,14 @@ API CUresult cuOccupancyAvailableDynamicSMemPerBlock(std::size_t* bytes, void*, 
     *bytes = blocks <= 0 ? 0 : (228u << 10) / unsigned(blocks) - 1024;
     return usable();
 }
-API CUresult cuOccupancyMaxPotentialBlockSize(int* grid, int* block, void* function, std::size_t (*)(int), std::size_t, int limit) {
+API CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, void* function, std::size_t (*)(int), std::size_t, int limit,
+                                                       unsigned) {
     int most = int(static_cast<Function*>(function)->kernel->most_threads);
     *block = limit > 0 && limit < most ? limit : most;
     *grid = 8 * (2048 / *block);
     return usable();
+}
+API CUresult cuOccupancyMaxPotentialBlockSize(int* grid, int* block, void* function, std::size_t (*shared)(int), std::size_t bytes,
+                                              int limit) {
+    return cuOccupancyMaxPotentialBlockSizeWithFlags(grid, block, function, shared, bytes, limit, 0);
 }

@@ -18,9 +18,6 @@
 
 namespace simt {
 
-struct Warp;
-struct Collective;
-
 // A copy to shared memory that was started and has not landed.
 struct Copy {
     void* shared;
@@ -126,6 +123,9 @@ struct Kernel {
 // Every kernel in the library.
 const std::vector<const Kernel*>& kernels();
 
+// Shared memory of a block: what it has, and what a function may be allowed to have.
+constexpr std::size_t usual_shared = 48 << 10, most_shared = 227 << 10;
+
 struct Fault {
     Code code = Code::success;
     std::string text;
@@ -134,7 +134,7 @@ struct Fault {
 // Whether a launch is within the limits of the hardware and of the kernel.
 Fault check(const Kernel& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_limit);
 
-// Runs a grid to its end. `shared_limit` is what static and dynamic shared memory may come to together.
+// Runs a grid to its end. `shared_limit` is how much dynamic shared memory may be asked for.
 Fault launch(const Kernel& kernel, dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_limit,
              void* const* parameters);
 

@@ -33,6 +33,8 @@ pub(crate) fn built_from(kernels: &Path) -> Option<PathBuf> {
     let source = root().join("tests/fakes/cuda");
     let mut content = Sha256::new();
     content.update(&version.stdout);
+    // The build uses it where there is one, and a kept build may meet another machine.
+    content.update([u8::from(fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" fma ")))]);
     for file in files(&source).into_iter().chain(files(kernels)) {
         content.update(file.file_name().expect("a file has a name").as_encoded_bytes());
         content.update(fs::read(&file).unwrap());

@@ -22,13 +22,16 @@ KERNEL(shuffle_of_some, 64, (float* out)) {
     out[threadIdx.x] = value;
 }
 
-// `out` has 64 values: the last thread writes one more.
+// `out` has 64 values, up to where memory ends: the last thread writes one more.
 KERNEL(write_past_the_end, 64, (float* out)) {
     out[threadIdx.x] = 1.0f;
     if (threadIdx.x == 63) out[64] = 1.0f;
 }
 
-// The page behind `out` is a page further than the zone that is only looked at later.
+KERNEL(write_before_the_beginning, 64, (float* out)) {
+    if (threadIdx.x == 0) out[-1] = 1.0f;
+}
+
 KERNEL(write_far_away, 64, (float* out)) {
     if (threadIdx.x == 5) out[4096] = 1.0f;
 }
@@ -47,6 +50,14 @@ KERNEL(shared_past_the_end, 64, (float* out)) {
     out[threadIdx.x] = values[threadIdx.x];
 }
 
+KERNEL(shared_past_the_end_by_pointer, 64, (float* out)) {
+    SHARED float values[64];
+    float* const next = values + 1;
+    next[threadIdx.x] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = values[threadIdx.x];
+}
+
 KERNEL(shared_never_written, 64, (float* out)) {
     SHARED float values[64];
     if (threadIdx.x != 9) values[threadIdx.x] = 1.0f;
@@ -55,6 +66,11 @@ KERNEL(shared_never_written, 64, (float* out)) {
 }
 
 KERNEL(vector_misaligned, 64, (float* out)) { *reinterpret_cast<float4*>(out + 1) = make_float4(1.0f, 2.0f, 3.0f, 4.0f); }
+
+KERNEL(divisor_of_zero, 64, (float* out)) { out[threadIdx.x] = 64 / threadIdx.x; }
+
+// Right for 64 values.
+KERNEL(ones, 64, (float* out)) { out[threadIdx.x] = 1.0f; }
 
 // Right, within the limits of its launch.
 KERNEL(dynamic, 64, (float* out, unsigned count)) {
