@@ -96,10 +96,7 @@ impl Sources<'_> {
     pub(super) fn load(&self, context: &Arc<Context>, element: Element) -> Result<Modules, DeviceError> {
         let architecture = self.architecture();
         let options = options(element, &architecture);
-        let load = |program: &'static Program| {
-            let image = self.image(program, &options)?;
-            Ok((program.name, Module::load(context, &image, program.name)?))
-        };
+        let load = |program: &'static Program| Ok((program.name, self.module(context, program, &options)?));
         Ok(Modules { loaded: PROGRAMS.iter().map(load).collect::<Result<_, DeviceError>>()?, found: Mutex::default(), architecture })
     }
 
@@ -115,18 +112,21 @@ impl Sources<'_> {
         }
     }
 
-    fn image(&self, program: &Program, options: &[String]) -> Result<Vec<u8>, DeviceError> {
+    /// A kept image that does not load (cut short, or of another driver's making) is compiled again.
+    fn module(&self, context: &Arc<Context>, program: &Program, options: &[String]) -> Result<Module, DeviceError> {
         let version = self.nvrtc.as_ref().map_or("none", |library| library.version.as_str());
         let key = key(program, options, version);
-        if let Some(image) = self.cache.and_then(|cache| cache.load(&key)) {
-            return Ok(image);
+        let kept = self.cache.and_then(|cache| cache.load(&key));
+        if let Some(module) = kept.and_then(|image| Module::load(context, &image, program.name).ok()) {
+            return Ok(module);
         }
         self.nvrtc.as_ref().map_err(no_compiler)?;
         let image = compiler::compile(program, options)?;
+        let module = Module::load(context, &image, program.name)?;
         if let Some(cache) = self.cache {
             cache.keep(&key, &image);
         }
-        Ok(image)
+        Ok(module)
     }
 }
 
