@@ -183,7 +183,17 @@ impl Clock for Virtual {
 /// CPU time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu() -> Nanos {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    read(rustix::time::ClockId::ThreadCPUTime)
+}
+
+/// CPU time that all threads of this process have used.
+#[must_use]
+pub fn process_cpu() -> Nanos {
+    read(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn read(clock: rustix::time::ClockId) -> Nanos {
+    let time = rustix::time::clock_gettime(clock);
     Nanos(u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 

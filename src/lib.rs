@@ -27,6 +27,7 @@ pub mod nvidia;
 // Floor 4.
 pub mod capacity;
 pub mod device;
+pub mod telemetry;
 
 // Floor 5.
 pub mod engine;

@@ -1,6 +1,7 @@
 //! A stop asked for from outside. Whoever measures looks at it between events; nobody is torn out of a write.
 //!
-//! It knows nothing of the system's signals beyond their names: `cli::signals` raises it, and tests do.
+//! It knows nothing of the system's signals beyond their names: `cli::signals` raises it, `campaign::instruments` where a GPU fails, and
+//! tests do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,11 +13,14 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM or SIGHUP: a scheduler, a shutdown, a closed terminal.
     Terminate,
+    /// A GPU that is measured no longer answers, or its driver reported a fault after which nothing measured is worth anything.
+    GpuFailed,
 }
 
 const NONE: u8 = 0;
 const INTERRUPT: u8 = 1;
 const TERMINATE: u8 = 2;
+const GPU_FAILED: u8 = 3;
 
 /// The flag. Clones are the same flag.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +35,7 @@ impl Interrupt {
         let value = match signal {
             Signal::Interrupt => INTERRUPT,
             Signal::Terminate => TERMINATE,
+            Signal::GpuFailed => GPU_FAILED,
         };
         self.raised.compare_exchange(NONE, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -41,6 +46,7 @@ impl Interrupt {
         match self.raised.load(Ordering::Relaxed) {
             INTERRUPT => Some(Signal::Interrupt),
             TERMINATE => Some(Signal::Terminate),
+            GPU_FAILED => Some(Signal::GpuFailed),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Measures one load level: drives the target under a judge's rules and writes down what was seen, with its verdict.
 
+use crate::campaign::instruments::Witnessed;
 use crate::campaign::tally::{self, Brief};
 use crate::campaign::validity::{self, Course, Measured, Tokens};
 use crate::campaign::watch::Watched;
@@ -9,7 +10,6 @@ use crate::record::SCHEMA_VERSION;
 use crate::record::level::{
     GeneratorAudit, InFlight, LevelRecord, ObjectiveJudgement, Offered, PerDevice, Purpose, SloJudgement, Throughput,
 };
-use crate::record::node::Telemetry;
 use crate::record::request::{Ending, FailureKind};
 use crate::record::slo::Slo;
 use crate::record::target::TargetCounters;
@@ -71,8 +71,8 @@ pub struct Seen<'a> {
     pub devices: u32,
     /// The target's counters over the level.
     pub counters: TargetCounters,
-    /// Telemetry over the window.
-    pub telemetry: Telemetry,
+    /// What the GPUs say.
+    pub witnessed: Witnessed,
     /// Whether time was simulated.
     pub virtual_time: bool,
     /// The generator's ceiling, calls/s, where it was measured.
@@ -91,7 +91,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
     let counts = tally::counts(&watched.cohort, watched.whole_level);
     let open_loop = matches!(seen.spec.offered, Offered::Open { .. });
     let audit = audit(&seen, window_s);
-    let invalid = validity::judge(&Measured {
+    let mut invalid = validity::judge(&Measured {
         cohort: &watched.cohort,
         latency: &latency,
         audit: &audit,
@@ -105,6 +105,8 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         open_loop,
         virtual_time: seen.virtual_time,
     });
+    let Witnessed { telemetry, invalid: by_gpus, findings } = seen.witnessed.clone();
+    invalid.extend(by_gpus);
     let throughput = throughput(&seen, window_s, open_loop);
     let outcome = outcome(&seen.judged, watched);
     LevelRecord {
@@ -131,7 +133,8 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         slo: slo_judgement(&seen, window_s),
         generator: audit,
         target: seen.counters,
-        telemetry: seen.telemetry,
+        telemetry,
+        findings,
         verdict: Verdict { invalid, outcome },
         request_log_bytes: 0,
         unlogged_requests: 0,

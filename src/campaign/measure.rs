@@ -3,6 +3,7 @@
 use anyhow::Context;
 
 use crate::campaign::closed::ClosedJudge;
+use crate::campaign::instruments::Instruments;
 use crate::campaign::interrupt::{Interrupt, Signal};
 use crate::campaign::journal::{Journal, Replay};
 use crate::campaign::judge::Judge;
@@ -18,7 +19,6 @@ use crate::load::arrivals::{Arrivals, When};
 use crate::load::stop::LET_GO;
 use crate::load::{Chunks, Manner, drive};
 use crate::record::level::{LevelRecord, Offered, Purpose};
-use crate::record::node::Telemetry;
 use crate::record::request::RequestRecord;
 use crate::record::slo::Slo;
 use crate::rng;
@@ -28,7 +28,7 @@ use crate::target::Target;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     /// A signal asked for it.
-    #[error("interrupted; what was measured is saved")]
+    #[error("{}; what was measured is saved", if *.0 == Signal::GpuFailed { "a GPU failed" } else { "interrupted" })]
     Signal(Signal),
     /// Its time is spent.
     #[error("the budget is spent")]
@@ -60,8 +60,8 @@ pub struct Bench<'a> {
     pub watcher: &'a mut dyn Watcher,
     /// A stop from outside.
     pub interrupt: &'a Interrupt,
-    /// Telemetry of the device, or why there is none.
-    pub telemetry: Telemetry,
+    /// What is seen of the GPUs, or why nothing is.
+    pub telemetry: &'a mut Instruments,
     /// The generator's ceiling, calls/s.
     pub ceiling: Option<f64>,
     /// Lengths of windows as a share of the plan's: under 1 where a `--budget` shortens them.
@@ -180,6 +180,7 @@ impl Bench<'_> {
         self.journal.begin_level(spec.index).context("cannot write the request log")?;
         let mut requests = self.traffic.requests(spec.seed)?;
         let manner = Manner { timeout: self.plan.timeout, chunks: Chunks::Keep };
+        self.telemetry.ready(self.clock.now());
         let started = wall_now().to_string();
         let before = target.counters();
         let (journal, first_request_ms) = (&mut *self.journal, &mut self.first_request_ms);
@@ -194,6 +195,7 @@ impl Bench<'_> {
         let mut watch = Watch::new(judge, run.bin, self.interrupt, self.watcher, &mut log);
         let driven = drive(Arrivals { when: run.when, what: &mut *requests }, manner, &mut watch, target, self.clock);
         let watched = watch.finish();
+        let witnessed = self.telemetry.over(watched.window, &watched.series, &self.levels);
         let mut level = record(Seen {
             watched,
             driven,
@@ -202,7 +204,7 @@ impl Bench<'_> {
             slo: run.slo,
             devices: target.identity().devices,
             counters: target.counters().since(&before),
-            telemetry: self.telemetry.clone(),
+            witnessed,
             virtual_time: self.clock.is_virtual(),
             ceiling: self.ceiling,
             started,

@@ -87,6 +87,17 @@ impl Series {
         &self.bins[..count.min(self.bins.len())]
     }
 
+    /// Tokens that arrived between two times, as if each bin's had come evenly.
+    #[must_use]
+    pub fn tokens_between(&self, from: Nanos, to: Nanos) -> f64 {
+        let tokens = self.bins.iter().enumerate().map(|(index, bin)| {
+            let begin = self.origin + Nanos(self.width.0 * index as u64);
+            let inside = to.min(begin + self.width).since(from.max(begin));
+            bin.tokens as f64 * inside.0 as f64 / self.width.0 as f64
+        });
+        tokens.sum()
+    }
+
     /// Most in flight or waiting at once.
     #[must_use]
     pub fn max_in_flight(&self) -> u64 {

@@ -2,11 +2,12 @@
 
 use crate::campaign::bench;
 use crate::campaign::headline::unresolved;
+use crate::campaign::interrupt::Signal;
 use crate::campaign::measure::Halt;
 use crate::campaign::plan::Plan;
+use crate::node;
 use crate::record::finding::{Finding, Severity};
 use crate::record::level::{LevelRecord, Purpose};
-use crate::record::node::Telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::SloSource;
 use crate::workload::request::Tally;
@@ -14,6 +15,7 @@ use crate::workload::request::Tally;
 /// Writes what a campaign came to into its run.
 pub fn conclude(run: &mut RunRecord, result: bench::Result, plan: &Plan) {
     run.status = match result.halted {
+        Some(Halt::Signal(Signal::GpuFailed)) => RunStatus::Aborted,
         Some(Halt::Signal(_)) => RunStatus::Interrupted,
         Some(Halt::Budget) => RunStatus::OutOfBudget,
         None => RunStatus::Complete,
@@ -32,15 +34,8 @@ pub fn conclude(run: &mut RunRecord, result: bench::Result, plan: &Plan) {
 
 fn findings(run: &RunRecord, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
-    {
-        let Telemetry::Unavailable { why } = &run.node.telemetry;
-        findings.push(Finding::new(
-            "telemetry_unavailable",
-            Severity::Note,
-            format!("no GPU telemetry: {why}"),
-            "nothing to do on a node without a GPU; on one with a GPU install its driver",
-        ));
-    }
+    findings.extend(node::findings::of(&run.node.telemetry));
+    findings.extend(of_levels(run));
     if run.slo.as_ref().is_some_and(|slo| slo.source == SloSource::Default) {
         findings.push(Finding::new(
             "default_slo",
@@ -103,6 +98,27 @@ fn findings(run: &RunRecord, plan: &Plan) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// What the GPUs said in the levels: each kind once, at its gravest, with the number of levels.
+fn of_levels(run: &RunRecord) -> Vec<Finding> {
+    let mut kinds = Vec::<(Finding, usize)>::new();
+    for finding in run.levels.iter().flat_map(|level| &level.findings) {
+        match kinds.iter_mut().find(|(known, _)| known.code == finding.code) {
+            Some((known, levels)) => {
+                *levels += 1;
+                if finding.severity > known.severity {
+                    known.clone_from(finding);
+                }
+            }
+            None => kinds.push((finding.clone(), 1)),
+        }
+    }
+    let told = |(finding, levels): (Finding, usize)| match levels {
+        1 => finding,
+        _ => Finding { evidence: format!("{} (and {} times more)", finding.evidence, levels - 1), ..finding },
+    };
+    kinds.into_iter().map(told).collect()
 }
 
 /// What of the traffic is not as it was asked for, or recorded.

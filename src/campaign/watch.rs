@@ -4,7 +4,7 @@
 //! What "settled" and "enough" mean is a [`Judge`]'s business; this file keeps time, cohort and series straight.
 
 use crate::campaign::failures::Failures;
-use crate::campaign::interrupt::Interrupt;
+use crate::campaign::interrupt::{Interrupt, Signal};
 use crate::campaign::judge::{Enough, Judge, Pulse, Settled, Window};
 use crate::campaign::progress::{Part, Progress, Watcher};
 use crate::campaign::series::Series;
@@ -101,6 +101,8 @@ pub struct Watched {
 const SAY: Nanos = Nanos::from_millis(250);
 /// How long requests in flight may take to end after an interruption.
 const LET_GO_INTERRUPTED: Nanos = Nanos::from_secs(10);
+/// The same where a GPU failed, which may never let go.
+const LET_GO_FAILED: Nanos = Nanos::from_secs(2);
 /// The longest time between two looks at an otherwise quiet level.
 const LOOK: Nanos = Nanos::from_millis(50);
 
@@ -325,7 +327,11 @@ impl Stop for Watch<'_> {
     }
 
     fn let_go(&self) -> Nanos {
-        if self.course == Course::Interrupted { LET_GO_INTERRUPTED } else { LET_GO }
+        match self.interrupt.raised() {
+            Some(Signal::GpuFailed) => LET_GO_FAILED,
+            Some(_) if self.course == Course::Interrupted => LET_GO_INTERRUPTED,
+            _ => LET_GO,
+        }
     }
 
     fn ended(&mut self, record: RequestRecord) {

@@ -199,7 +199,7 @@ impl GenerateArgs {
 
     fn load(&self, source: ModelSource, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {
         let asked = self.threads.and_then(|threads| NonZeroUsize::new(usize::from(threads)));
-        let threads = asked.or_else(|| NonZeroUsize::new(node::describe().busy_cores() as usize)).unwrap_or(NonZeroUsize::MIN);
+        let threads = asked.or_else(|| NonZeroUsize::new(node::busy_cores() as usize)).unwrap_or(NonZeroUsize::MIN);
         let device = self.device.choose(self.engine.arithmetic, threads)?;
         device.load(self.device.libraries(), source, wish, &mut loading::shown(progress)).context("cannot load the model")
     }

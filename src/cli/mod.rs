@@ -18,6 +18,7 @@ mod loading;
 mod logging;
 pub mod man;
 pub mod node;
+mod nvml_args;
 pub mod plan;
 pub mod progress;
 mod report;

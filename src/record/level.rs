@@ -6,9 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
-use crate::record::node::Telemetry;
+use crate::record::finding::Finding;
 use crate::record::slo::Objective;
 use crate::record::target::TargetCounters;
+use crate::record::telemetry::Telemetry;
 use crate::record::verdict::{Outcome, Verdict};
 use crate::stats::interval::Interval;
 use crate::workload::request::Tally;
@@ -287,6 +288,9 @@ pub struct LevelRecord {
     pub target: TargetCounters,
     /// GPU telemetry over the window.
     pub telemetry: Telemetry,
+    /// What a reader should know of the GPUs in this level.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// Valid? And what did the system do?
     pub verdict: Verdict,
     /// Length of the run's request log after this level, bytes; 0 where none is kept.

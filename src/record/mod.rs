@@ -3,16 +3,20 @@
 //! Records hold stamps, counts, intervals and verdicts. How they are measured is decided above (`load`,
 //! `campaign`), how they are judged beside (`curve`, `capacity`); nothing here computes more than a ratio.
 
+pub mod clocks;
 pub mod finding;
+pub mod gpu;
 pub mod level;
 pub mod metric;
 pub mod node;
+pub mod reading;
 pub mod request;
 pub mod run;
 pub mod search;
 mod seed;
 pub mod slo;
 pub mod target;
+pub mod telemetry;
 pub mod verdict;
 
 /// Version of everything that is written as JSON: raised when a reader of the old form would misread the new one.

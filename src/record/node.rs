@@ -2,15 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A reading is a value or a reason: never a zero or a sentinel that stands for "unknown".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+use crate::record::gpu::{GpuInventory, GpuRecord};
+
+/// What the node's driver says of its GPUs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
-pub enum Telemetry {
-    /// There is none, and why.
+pub enum GpuTelemetry {
+    /// Nothing, and why.
     Unavailable {
-        /// What was looked for and not found.
+        /// What was looked for and not found, or what failed.
         why: String,
     },
+    /// These GPUs.
+    Available(GpuInventory),
+}
+
+impl GpuTelemetry {
+    /// The GPUs that there are; none where the driver says nothing.
+    #[must_use]
+    pub fn gpus(&self) -> &[GpuRecord] {
+        match self {
+            Self::Available(inventory) => &inventory.gpus,
+            Self::Unavailable { .. } => &[],
+        }
+    }
 }
 
 /// The fingerprint of a node.
@@ -33,7 +48,7 @@ pub struct NodeRecord {
     /// Instruction sets that matter to the CPU device, such as `avx512f`.
     pub cpu_features: Vec<String>,
     /// GPU telemetry.
-    pub telemetry: Telemetry,
+    pub telemetry: GpuTelemetry,
 }
 
 impl NodeRecord {

@@ -7,6 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::clocks::{LimitChange, ReasonShare};
+use crate::record::telemetry::GpuProcess;
+
 /// Why a measurement cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reason")]
@@ -70,6 +73,80 @@ pub enum Invalid {
     },
     /// The trace or request source ended before the window did.
     TrafficExhausted,
+    /// Samples of the GPU are missing: more than 1 s at once, or more than 5 % of the window.
+    TelemetryGap {
+        /// UUID.
+        gpu: String,
+        /// Longest time without a sample, seconds.
+        longest_s: f64,
+        /// Share of the window that samples cover, 0..=1.
+        coverage: f64,
+    },
+    /// A call to the driver hangs, so nobody knows what the GPUs did.
+    TelemetryStale {
+        /// Seconds without an answer.
+        silent_s: f64,
+    },
+    /// Heat or the power supply held the GPU back for more than 1 % of the window.
+    Throttled {
+        /// UUID.
+        gpu: String,
+        /// What the driver said, and for how much of the window.
+        reasons: Vec<ReasonShare>,
+    },
+    /// The SM clock fell by more than 5 %, and neither the power cap nor idling explains it.
+    ClockDrop {
+        /// UUID.
+        gpu: String,
+        /// The clock that it held before, MHz.
+        from_mhz: f64,
+        /// The clock that it fell to for a twentieth of the window or more, MHz.
+        to_mhz: f64,
+    },
+    /// Somebody changed clocks or the power limit.
+    LimitChanged {
+        /// UUID.
+        gpu: String,
+        /// The change.
+        change: LimitChange,
+    },
+    /// A process that is not the run's computes on the GPU.
+    ForeignProcess {
+        /// UUID.
+        gpu: String,
+        /// Which.
+        process: GpuProcess,
+    },
+    /// The driver reported a fault.
+    XidReported {
+        /// UUID.
+        gpu: String,
+        /// NVIDIA's number of it.
+        code: u64,
+        /// What it stands for.
+        meaning: String,
+    },
+    /// Memory of the GPU gave wrong data.
+    UncorrectedEcc {
+        /// UUID.
+        gpu: String,
+        /// Errors in the window.
+        errors: u64,
+    },
+    /// The link to the host has fewer lanes than it could, under load.
+    LinkNarrow {
+        /// UUID.
+        gpu: String,
+        /// Lanes in use.
+        width: u32,
+        /// Lanes there are.
+        width_max: u32,
+    },
+    /// The GPU no longer answers.
+    GpuLost {
+        /// UUID.
+        gpu: String,
+    },
 }
 
 impl fmt::Display for Invalid {
@@ -89,8 +166,31 @@ impl fmt::Display for Invalid {
             Self::Interrupted => write!(out, "interrupted"),
             Self::Paused { gap_ms } => write!(out, "process paused for {gap_ms:.0} ms"),
             Self::TrafficExhausted => write!(out, "traffic ended before the window"),
+            Self::TelemetryGap { gpu, longest_s, coverage } => {
+                write!(out, "telemetry of {} covers {:.1} % of the window, longest gap {longest_s:.1} s", short(gpu), coverage * 100.0)
+            }
+            Self::TelemetryStale { silent_s } => write!(out, "no telemetry for {silent_s:.1} s: a call to the driver hangs"),
+            Self::Throttled { gpu, reasons } => {
+                let held = |held: &ReasonShare| format!("{} {:.1} % of the window", held.reason.name(), held.share * 100.0);
+                let reasons = reasons.iter().map(held).collect::<Vec<_>>().join(", ");
+                write!(out, "{} throttled: {reasons}", short(gpu))
+            }
+            Self::ClockDrop { gpu, from_mhz, to_mhz } => {
+                write!(out, "SM clock of {} fell from {from_mhz:.0} to {to_mhz:.0} MHz, by neither the power cap nor idling", short(gpu))
+            }
+            Self::LimitChanged { gpu, change } => write!(out, "{change} on {}", short(gpu)),
+            Self::ForeignProcess { gpu, process } => write!(out, "{process} computes on {} too", short(gpu)),
+            Self::XidReported { gpu, code, meaning } => write!(out, "XID {code} on {}: {meaning}", short(gpu)),
+            Self::UncorrectedEcc { gpu, errors } => write!(out, "{errors} uncorrected memory errors on {}", short(gpu)),
+            Self::LinkNarrow { gpu, width, width_max } => write!(out, "PCIe link of {} has {width} of {width_max} lanes", short(gpu)),
+            Self::GpuLost { gpu } => write!(out, "{} no longer answers", short(gpu)),
         }
     }
+}
+
+/// As much of a UUID as tells the GPUs of a node apart.
+fn short(uuid: &str) -> &str {
+    uuid.get(..12).unwrap_or(uuid)
 }
 
 /// What the system did.

@@ -2,9 +2,10 @@
 
 use crate::curve::saturation::Saturation;
 use crate::record::finding::{Finding, Severity};
-use crate::record::node::Telemetry;
+use crate::record::node::GpuTelemetry;
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::SloSource;
+use crate::record::telemetry::Telemetry;
 use crate::report::number::{percent, signed, three};
 use crate::report::paint::Tone;
 
@@ -15,12 +16,11 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
     let devices = if target.devices == 1 { format!("1 {noun}") } else { format!("{} {noun}s", target.devices) };
     let quota = node.cpu_quota_cores.map_or(String::new(), |cores| format!(" (quota {cores})"));
     let memory = node.memory_bytes as f64 / f64::from(1 << 30);
-    let Telemetry::Unavailable { why } = &node.telemetry;
     let mut rows = vec![
         ("run", format!("{}, {}, {}, plimsoll {}", run.id, run.created, status(run.status), run.version)),
         ("target", format!("{} ({}), {}, on {} ({devices})", target.model, target.kind, target.precision, target.device)),
         ("node", format!("{}: {}, {} cores{quota}, {} GiB", node.hostname, node.cpu_model, node.cores, three(memory))),
-        ("telemetry", format!("unavailable: {why}")),
+        ("telemetry", telemetry(run)),
         (
             "workload",
             format!(
@@ -44,6 +44,23 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
         rows.push(("labels", labels.join(" · ")));
     }
     rows
+}
+
+/// Where GPU readings came from and of which GPUs, or why there are none.
+fn telemetry(run: &RunRecord) -> String {
+    let inventory = match &run.node.telemetry {
+        GpuTelemetry::Unavailable { why } => return format!("unavailable: {why}"),
+        GpuTelemetry::Available(inventory) => inventory,
+    };
+    let versions = format!("NVML {}, driver {}, CUDA {}", inventory.software.nvml, inventory.software.driver, inventory.software.cuda);
+    match run.levels.first().map(|level| &level.telemetry) {
+        Some(Telemetry::Measured(summary)) => {
+            let gpus = summary.gpus.iter().map(|gpu| format!("{} ({})", gpu.name, gpu.uuid)).collect::<Vec<_>>().join(", ");
+            format!("{versions}; {gpus}")
+        }
+        Some(Telemetry::Unavailable { why }) => format!("unavailable: {why} ({versions})"),
+        None => versions,
+    }
 }
 
 /// Labels of the run and its number, each once.

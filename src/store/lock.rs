@@ -1,6 +1,6 @@
-//! One measurement at a time: a lock on the node, and one on each open run folder.
+//! One measurement at a time: a lock on the node, one on each GPU that is watched, and one on each open run folder.
 //!
-//! Both are `flock`s, which the kernel drops with the process, also after `kill -9`. The node's lock lies in a folder that all
+//! All are `flock`s, which the kernel drops with the process, also after `kill -9`. The locks of node and GPUs lie in a folder that all
 //! users of the node share, so that runs into different data folders see each other.
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -25,6 +25,19 @@ pub enum LockError {
     /// Somebody else holds it.
     #[error("another run is measuring on this node ({holder}; lock `{}`). Wait for it to end, or end it", path.display())]
     Held {
+        /// The lock.
+        path: PathBuf,
+        /// `process 123`, as its holder wrote it.
+        holder: String,
+    },
+    /// Somebody else holds a GPU.
+    #[error(
+        "another run is measuring on GPU `{gpu}` ({holder}; lock `{}`). Wait for it to end, choose another GPU, or share it with `--allow-shared`",
+        path.display()
+    )]
+    GpuHeld {
+        /// Its UUID.
+        gpu: String,
         /// The lock.
         path: PathBuf,
         /// `process 123`, as its holder wrote it.
@@ -57,23 +70,51 @@ impl NodeLock {
     /// When it is held, or its file cannot be made.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
         let path = folder.join("plimsoll-measuring.lock");
-        let mut file = shared(&path).map_err(|cause| WriteError::Create { path: path.clone(), cause })?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // A holder that has not written its name yet is still a holder.
-                drop(file.read_to_string(&mut holder));
-                let holder = holder.trim();
-                let holder = if holder.is_empty() { "process unknown".to_owned() } else { format!("process {holder}") };
-                return Err(LockError::Held { path, holder });
-            }
-            Err(cause) => return Err(LockError::Refused { path, cause: cause.into() }),
+        match held(&path)? {
+            Ok(file) => Ok(Self { _file: file }),
+            Err(holder) => Err(LockError::Held { path, holder }),
         }
-        // The name helps whoever waits; the lock holds without it, such as on a full disk.
-        drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())));
-        Ok(Self { _file: file })
     }
+}
+
+/// The right to measure on a GPU, or on an instance of one; given back when dropped.
+#[derive(Debug)]
+pub struct GpuLock {
+    _file: File,
+}
+
+impl GpuLock {
+    /// Takes the lock of the GPU of that UUID, in the folder of the node's lock.
+    ///
+    /// # Errors
+    /// When it is held, or its file cannot be made.
+    pub fn take(folder: &Path, uuid: &str) -> Result<Self, LockError> {
+        let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+        let path = folder.join(format!("plimsoll-gpu-{}.lock", uuid.chars().map(plain).collect::<String>()));
+        match held(&path)? {
+            Ok(file) => Ok(Self { _file: file }),
+            Err(holder) => Err(LockError::GpuHeld { gpu: uuid.to_owned(), path, holder }),
+        }
+    }
+}
+
+/// The locked file with this process's number in it, or who holds it.
+fn held(path: &Path) -> Result<Result<File, String>, LockError> {
+    let mut file = shared(path).map_err(|cause| WriteError::Create { path: path.to_owned(), cause })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            // A holder that has not written its name yet is still a holder.
+            drop(file.read_to_string(&mut holder));
+            let holder = holder.trim();
+            return Ok(Err(if holder.is_empty() { "process unknown".to_owned() } else { format!("process {holder}") }));
+        }
+        Err(cause) => return Err(LockError::Refused { path: path.to_owned(), cause: cause.into() }),
+    }
+    // The name helps whoever waits; the lock holds without it, such as on a full disk.
+    drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())));
+    Ok(Ok(file))
 }
 
 /// The lock's file, which whoever came first made and everybody may open. It is not made and opened in one call: in a

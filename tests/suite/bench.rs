@@ -197,7 +197,8 @@ fn a_run_is_not_gone_on_with_under_another_plan() {
 fn every_flag_that_a_run_has_decided_is_refused_beside_resume() {
     let command = plimsoll::cli::command();
     let bench = command.find_subcommand("bench").unwrap();
-    let decided = |argument: &&clap::Arg| argument.get_long().is_some_and(|flag| !["resume", "budget", "help"].contains(&flag));
+    // Where NVML is belongs to the machine, not to the run.
+    let decided = |argument: &&clap::Arg| argument.get_long().is_some_and(|flag| !["resume", "budget", "nvml", "help"].contains(&flag));
     for argument in bench.get_arguments().filter(decided) {
         let flag = argument.get_long().unwrap();
         let values = argument.get_possible_values();

@@ -1,6 +1,7 @@
 //! A whole campaign through the program's own generator, in virtual time, on targets whose answer is known.
 
 use plimsoll::campaign::bench;
+use plimsoll::campaign::instruments::Instruments;
 use plimsoll::campaign::interrupt::{Interrupt, Signal};
 use plimsoll::campaign::journal::Journal;
 use plimsoll::campaign::measure::{Bench, Halt};
@@ -14,7 +15,6 @@ use plimsoll::clock::{Clock, Nanos, Virtual};
 use plimsoll::queueing::law::{ServiceLaw, ServiceTime};
 use plimsoll::queueing::truth::{highest_load, mm1_sojourn_over};
 use plimsoll::record::level::{LevelRecord, Offered, Purpose};
-use plimsoll::record::node::Telemetry;
 use plimsoll::record::run::{HeadlineStatus, WorkloadRecord};
 use plimsoll::record::slo::{Slo, SloSource};
 use plimsoll::record::verdict::{Invalid, Outcome};
@@ -105,7 +105,7 @@ pub(crate) fn campaign_on(
         journal,
         watcher,
         interrupt,
-        telemetry: Telemetry::Unavailable { why: "simulated".to_owned() },
+        telemetry: &mut Instruments::none("simulated"),
         ceiling: None,
         pace: 1.0,
         first_request_ms: None,
@@ -238,7 +238,7 @@ fn one_level(law: ServiceLaw, cap: u32) -> LevelRecord {
         journal: &mut journal,
         watcher: &mut Silent,
         interrupt: &interrupt,
-        telemetry: Telemetry::Unavailable { why: "simulated".to_owned() },
+        telemetry: &mut Instruments::none("simulated"),
         ceiling: None,
         pace: 1.0,
         first_request_ms: None,

@@ -46,6 +46,7 @@ mod small_run;
 mod stats;
 mod store;
 mod support;
+mod telemetry_fake;
 mod traces;
 mod validity;
 mod virtual_level;

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use plimsoll::campaign::instruments::Instruments;
 use plimsoll::campaign::interrupt::Interrupt;
 use plimsoll::campaign::journal::{Journal, KeepRequests};
 use plimsoll::campaign::measure::Bench;
@@ -13,7 +14,6 @@ use plimsoll::campaign::windows::Windows;
 use plimsoll::clock::{Nanos, Virtual};
 use plimsoll::queueing::law::{ServiceLaw, ServiceTime};
 use plimsoll::record::level::Purpose;
-use plimsoll::record::node::Telemetry;
 use plimsoll::store::runs::RunStore;
 
 use crate::campaign::{Plain, slo};
@@ -40,7 +40,7 @@ fn measures_a_hundred_thousand_requests() {
         journal: &mut journal,
         watcher: &mut Silent,
         interrupt: &Interrupt::default(),
-        telemetry: Telemetry::Unavailable { why: "simulated".to_owned() },
+        telemetry: &mut Instruments::none("simulated"),
         ceiling: None,
         pace: 1.0,
         first_request_ms: None,

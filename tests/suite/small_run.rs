@@ -12,11 +12,12 @@ use plimsoll::record::level::{
     Counts, Distribution, GeneratorAudit, InFlight, Latencies, Latency, LevelRecord, ObjectiveJudgement, Offered, PerDevice, Purpose,
     SloJudgement, Throughput,
 };
-use plimsoll::record::node::{NodeRecord, Telemetry};
+use plimsoll::record::node::{GpuTelemetry, NodeRecord};
 use plimsoll::record::run::{ColdStart, DemandRecord, Drift, Headline, HeadlineStatus, RunRecord, RunStatus, WorkloadRecord};
 use plimsoll::record::search::{Found, Stop};
 use plimsoll::record::slo::{Objective, Slo, SloMetric, SloSource};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
+use plimsoll::record::telemetry::Telemetry;
 use plimsoll::record::verdict::{Invalid, Outcome, Verdict};
 use plimsoll::stats::interval::Interval;
 use plimsoll::workload::request::Tally;
@@ -72,7 +73,7 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
             cpu_quota_cores: None,
             memory_bytes: 64 << 30,
             cpu_features: vec!["avx512f".to_owned()],
-            telemetry: Telemetry::Unavailable { why: "libnvidia-ml.so.1 was not found".to_owned() },
+            telemetry: GpuTelemetry::Unavailable { why: "libnvidia-ml.so.1 was not found".to_owned() },
         },
         target: TargetIdentity {
             kind: "engine".to_owned(),
@@ -199,6 +200,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
         },
         target: TargetCounters { steps: 10_000, kv_blocks_peak: 300, kv_blocks_total: 4096, ..TargetCounters::default() },
         telemetry: Telemetry::Unavailable { why: "libnvidia-ml.so.1 was not found".to_owned() },
+        findings: vec![],
         verdict: Verdict { invalid: Vec::new(), outcome },
         request_log_bytes: 0,
         unlogged_requests: 0,

@@ -20,21 +20,21 @@ const FLOORS: &[(&[&str], u32)] = &[
     (&["workload"], 1),
     (&["queueing", "record"], 2),
     (&["curve", "model", "nvidia"], 3),
-    (&["capacity", "device"], 4),
+    (&["capacity", "device", "telemetry"], 4),
     (&["engine", "node", "report", "store"], 5),
     (&["target"], 6),
     (&["load"], 7),
     (&["campaign"], 8),
     (&["cli"], 10),
 ];
-const MEASURING: &[&str] = &["nvidia", "device", "engine", "node", "target", "load"];
+const MEASURING: &[&str] = &["nvidia", "device", "telemetry", "engine", "node", "target", "load"];
 const JUDGING: &[&str] = &["curve", "capacity", "report", "store"];
 const PURE: &[&str] = &["units", "stats", "workload", "record", "queueing", "curve", "capacity"];
 /// What a pure room may not name.
 const IMPURE: &[&str] =
     &["std::fs", "std::env", "std::net", "std::process", "std::thread", "Instant", "SystemTime", "tokio", "async", ".await", "File::"];
 /// Where `unsafe` may stand: SIMD and prefetches, the lifetime of a job shared with the device's threads, mapped weights, NVIDIA's
-/// libraries, the token ring.
+/// libraries (NVML where its wrapper has no call or gives handles to compare), the token ring.
 const UNSAFE: &[&str] = &[
     "src/device/cpu/ceilings.rs",
     "src/device/cpu/matmul",
@@ -44,6 +44,7 @@ const UNSAFE: &[&str] = &[
     "src/model/weights",
     "src/nvidia/",
     "src/target/sink.rs",
+    "src/telemetry/nvml/",
 ];
 const NAMELESS: &[&str] =
     &["utils", "util", "common", "helper", "helpers", "manager", "handler", "backend", "executor", "worker", "misc", "context"];

@@ -8,13 +8,14 @@ use crate::cli::demand::DemandArgs;
 use crate::cli::device::DeviceArgs;
 use crate::cli::engine_args::EngineArgs;
 use crate::cli::length_of_time;
+use crate::cli::nvml_args::NvmlArgs;
 use crate::workload::fit::Caps;
 use crate::workload::trace::format::TraceFormat;
 
 /// `bench` with every flag that a run has decided already refused beside `--resume`: silently ignored, it would mislead.
 pub(in crate::cli) fn refusing_beside_resume(bench: clap::Command) -> clap::Command {
     let ids = bench.get_arguments().map(|argument| argument.get_id().clone());
-    let fixed = ids.filter(|id| !["resume", "budget"].contains(&id.as_str())).collect::<Vec<_>>();
+    let fixed = ids.filter(|id| !["resume", "budget", "nvml"].contains(&id.as_str())).collect::<Vec<_>>();
     bench.mut_arg("resume", |resume| resume.conflicts_with_all(fixed))
 }
 
@@ -57,6 +58,9 @@ pub struct BenchArgs {
     #[command(flatten)]
     /// How it is measured.
     pub method: MethodArgs,
+    #[command(flatten)]
+    /// What is watched beside it.
+    pub watch: WatchArgs,
     #[command(flatten)]
     /// What the formula is asked.
     pub demand: DemandArgs,
@@ -157,6 +161,24 @@ pub struct MethodArgs {
     /// Keep levels only, not each request
     #[arg(long)]
     pub no_request_log: bool,
+}
+
+/// What is watched while it is measured.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "GPU telemetry")]
+pub struct WatchArgs {
+    #[command(flatten)]
+    /// Where NVML is.
+    pub nvml: NvmlArgs,
+    /// GPUs to watch beside those that are measured: `all`, or places in CUDA's order and UUIDs, separated by commas
+    #[arg(long, value_name = "GPUS")]
+    pub watch_gpus: Option<String>,
+    /// Refuse to measure where GPU telemetry is not to be had
+    #[arg(long)]
+    pub require_telemetry: bool,
+    /// Measure also where others compute on the GPU, or hold its lock; said beside every number
+    #[arg(long)]
+    pub allow_shared: bool,
 }
 
 /// The system under test.

@@ -5,6 +5,7 @@ mod choose;
 mod command;
 mod law;
 mod run;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,12 +14,14 @@ use anyhow::Context;
 
 use crate::campaign::measure::Halt;
 use crate::cli::bench::args::{BenchArgs, TargetKind};
-use crate::cli::bench::run::{Place, Prepared, measure};
+use crate::cli::bench::run::{Host, Place, Prepared, measure};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
 use crate::cli::terminal::{self, Format, Progress, Terminal};
 use crate::cli::{report, signals};
+use crate::clock::Monotonic;
 use crate::node;
+use crate::node::telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
 use crate::store::lock::NodeLock;
 use crate::store::runs::{RunStore, load};
@@ -37,7 +40,11 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     // Before anything is built: two measurements on one node spoil each other. In virtual time there is nothing to spoil.
     let _lock = (args.target.target == TargetKind::Engine).then(|| NodeLock::take(&lock_folder())).transpose()?;
     let id = resumed.as_ref().map_or_else(RunStore::new_id, |(_, saved)| saved.id.clone());
-    let prepared = Prepared::new(args, node::describe(), &id, Drawn::new(out.progress()), &interrupt)?;
+    let library = args.watch.nvml.open();
+    let clock = Monotonic::start();
+    let watched = watch::begin(&args.watch, args.target.target, &library, clock, &lock_folder(), &interrupt)?;
+    let host = Host { node: node::describe(telemetry::record(&library)), clock, watched };
+    let prepared = Prepared::new(args, host, &id, Drawn::new(out.progress()), &interrupt)?;
     let (run, halted) = measure(prepared, Place { store: &store, id: &id, command }, resumed, &interrupt)?;
     if out.progress() != Progress::Silent {
         terminal::note(format_args!("saved as run {id} in `{}`", store.folder().join(&id).display()));
@@ -74,6 +81,7 @@ fn resolve(asked: &BenchArgs, command: &[String], store: &RunStore) -> anyhow::R
     args.method.seed = Some(saved.seed);
     // More time for a run that had too little.
     args.budget = asked.budget.or(args.budget);
+    args.watch.nvml.nvml = asked.watch.nvml.nvml.clone().or(args.watch.nvml.nvml);
     Ok((args, Some((folder, saved))))
 }
 

@@ -16,6 +16,7 @@ use crate::campaign::summary;
 use crate::campaign::targets::{EngineTargets, NullTargets, SimulatedTargets, Targets};
 use crate::campaign::traffic::{Chosen, Traffic};
 use crate::cli::bench::args::{BenchArgs, OnCapArg, TargetKind};
+use crate::cli::bench::watch::Watched;
 use crate::cli::bench::{choose, law};
 use crate::cli::device::Device;
 use crate::cli::exit::{Exit, ExitWith};
@@ -34,10 +35,18 @@ use crate::workload::fit::Limits;
 /// Context and vocabulary of targets that know none.
 const UNLIMITED: Limits = Limits { max_context: 1 << 20, vocab_size: 1 << 16 };
 
+/// What a run is made on.
+pub(super) struct Host {
+    pub(super) node: NodeRecord,
+    pub(super) clock: Monotonic,
+    pub(super) watched: Watched,
+}
+
 /// Everything but the measuring.
 pub(super) struct Prepared {
     args: BenchArgs,
     node: NodeRecord,
+    watched: Watched,
     plan: Plan,
     traffic: Chosen,
     targets: Box<dyn Targets>,
@@ -52,7 +61,8 @@ pub(super) type Resumed = Option<(PathBuf, RunRecord)>;
 
 impl Prepared {
     /// Loads the model and makes the traffic.
-    pub(super) fn new(args: BenchArgs, node: NodeRecord, id: &str, mut drawn: Drawn, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    pub(super) fn new(args: BenchArgs, host: Host, id: &str, mut drawn: Drawn, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        let Host { node, clock, watched } = host;
         let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
         // Whatever is wrong with the traffic is said before weights are loaded.
@@ -62,7 +72,6 @@ impl Prepared {
             (_, Some(device)) => {
                 let source = model(&args, &node, &device, seed)?;
                 choose::fitted(traffic.clone(), choose::limits(&source.config))?;
-                let clock = Monotonic::start();
                 let engines = engine(source, &args, device, clock, &mut drawn, interrupt)?;
                 let made_of = engines.made_of();
                 (Box::new(engines), Box::new(clock), made_of)
@@ -73,7 +82,7 @@ impl Prepared {
                 let targets = SimulatedTargets::new(&args.target.law, law, rng::derive(seed, "target"));
                 (Box::new(targets), Box::new(Virtual::start()), made_of)
             }
-            (_, None) => (Box::new(NullTargets), Box::new(Monotonic::start()), String::new()),
+            (_, None) => (Box::new(NullTargets), Box::new(clock), String::new()),
         };
         let identity = targets.identity();
         let limits = if identity.max_context > 0 {
@@ -88,7 +97,7 @@ impl Prepared {
         };
         let first_rate = args.traffic.trace_speed.and_then(|_| traffic.own_rate());
         let plan = Plan { first_rate, ..plan(&args, seed, slo) };
-        Ok(Self { args, node, plan, traffic, targets, clock, made_of, drawn })
+        Ok(Self { args, node, watched, plan, traffic, targets, clock, made_of, drawn })
     }
 
     fn record(&self, id: &str, command: Vec<String>) -> RunRecord {
@@ -97,6 +106,7 @@ impl Prepared {
         let mut labels = identity.labels.clone();
         labels.extend(self.plan.label());
         labels.extend(self.args.label.clone());
+        labels.extend(self.watched.labels.iter().cloned());
         RunRecord {
             schema_version: SCHEMA_VERSION,
             id: id.to_owned(),
@@ -176,7 +186,7 @@ pub(super) fn measure(
         journal: &mut journal,
         watcher: &mut prepared.drawn,
         interrupt,
-        telemetry: run.node.telemetry.clone(),
+        telemetry: &mut prepared.watched.instruments,
         ceiling: run.generator_ceiling,
         pace: 1.0,
         first_request_ms: None,

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::campaign::instruments::GpuBusy;
 use crate::campaign::interrupt::Signal;
 use crate::campaign::measure::{Halt, TargetHangs};
 use crate::capacity::plan::PlanError;
@@ -16,6 +17,7 @@ use crate::engine::weights::LoadError;
 use crate::model::keys::ConfigError;
 use crate::model::safetensors::WeightsError;
 use crate::model::tokenizer::TokenizerError;
+use crate::node::telemetry::NoTelemetry;
 use crate::record::slo::SloError;
 use crate::store::atomic::WriteError;
 use crate::store::lock::LockError;
@@ -24,6 +26,8 @@ use crate::store::request_log::writer::OpenLogError;
 use crate::store::runs::StoreError;
 use crate::table::read::TableError;
 use crate::target::in_process::StartError;
+use crate::telemetry::select::UnknownGpu;
+use crate::telemetry::visible::AmbiguousOrder;
 use crate::units::NotAQuantity;
 use crate::workload::arrivals::ArrivalError;
 use crate::workload::spec::WorkloadError;
@@ -57,12 +61,16 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<ScenarioError>(),
         |link| link.is::<NotAQuantity>(),
         |link| link.is::<PlanError>(),
+        |link| link.is::<AmbiguousOrder>(),
     ];
-    const UNAVAILABLE: &[fn(&(dyn Error + 'static)) -> bool] = &[|link| link.is::<TargetHangs>()];
+    const UNAVAILABLE: &[fn(&(dyn Error + 'static)) -> bool] =
+        &[|link| link.is::<TargetHangs>(), |link| link.is::<NoTelemetry>(), |link| link.is::<UnknownGpu>()];
+    const BUSY: &[fn(&(dyn Error + 'static)) -> bool] = &[|link| link.is::<GpuBusy>()];
     let any = |types: &[fn(&(dyn Error + 'static)) -> bool]| types.iter().any(|is| is(link));
     (any(BAD_INPUT).then_some(Exit::BadInput))
         .or_else(|| any(USAGE).then_some(Exit::Usage))
         .or_else(|| any(UNAVAILABLE).then_some(Exit::Unavailable))
+        .or_else(|| any(BUSY).then_some(Exit::Busy))
 }
 
 /// Types whose values mean different things.
@@ -92,7 +100,7 @@ fn of_store(error: &StoreError) -> Exit {
 
 fn of_lock(error: &LockError) -> Exit {
     match error {
-        LockError::Held { .. } => Exit::Busy,
+        LockError::Held { .. } | LockError::GpuHeld { .. } => Exit::Busy,
         LockError::Refused { .. } => Exit::CannotCreate,
         LockError::Write(error) => of_write(error),
     }
@@ -167,6 +175,7 @@ impl From<Signal> for Exit {
         match signal {
             Signal::Interrupt => Self::Interrupted,
             Signal::Terminate => Self::Terminated,
+            Signal::GpuFailed => Self::Unavailable,
         }
     }
 }

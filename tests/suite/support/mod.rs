@@ -1,6 +1,7 @@
 //! What several promises need: the program itself, records as a run would make them, and a CUDA device.
 
 pub(crate) mod fake_cuda;
+pub(crate) mod fake_nvml;
 pub(crate) mod host_gpu;
 pub(crate) mod records;
 
@@ -14,7 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The program, with an environment that no machine's settings leak into.
 pub(crate) fn plimsoll() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
-    for name in ["PLIMSOLL_DATA_DIR", "NO_COLOR", "CLICOLOR_FORCE", "XDG_DATA_HOME"] {
+    for name in
+        ["PLIMSOLL_DATA_DIR", "NO_COLOR", "CLICOLOR_FORCE", "XDG_DATA_HOME", "PLIMSOLL_NVML", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"]
+    {
         command.env_remove(name);
     }
     // Not the node's own: tests and runs on one machine do not wait for each other.

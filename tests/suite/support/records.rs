@@ -5,10 +5,11 @@ use plimsoll::record::SCHEMA_VERSION;
 use plimsoll::record::level::{
     Counts, GeneratorAudit, InFlight, Latencies, LevelRecord, Offered, PerDevice, Purpose, SloJudgement, Throughput,
 };
-use plimsoll::record::node::{NodeRecord, Telemetry};
+use plimsoll::record::node::{GpuTelemetry, NodeRecord};
 use plimsoll::record::request::{Chunk, Ending, RequestRecord};
 use plimsoll::record::run::{ColdStart, DemandRecord, RunRecord, RunStatus, WorkloadRecord};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
+use plimsoll::record::telemetry::Telemetry;
 use plimsoll::record::verdict::{Outcome, Verdict};
 use plimsoll::workload::request::Tally;
 
@@ -35,7 +36,7 @@ pub(crate) fn run(id: &str) -> RunRecord {
             cpu_quota_cores: None,
             memory_bytes: 1 << 34,
             cpu_features: vec!["avx2".to_owned()],
-            telemetry: no_telemetry(),
+            telemetry: GpuTelemetry::Unavailable { why: "a test".to_owned() },
         },
         target: TargetIdentity {
             kind: "simulated".to_owned(),
@@ -96,6 +97,7 @@ pub(crate) fn level(index: u32) -> LevelRecord {
         generator: GeneratorAudit::default(),
         target: TargetCounters::default(),
         telemetry: no_telemetry(),
+        findings: vec![],
         verdict: Verdict { invalid: vec![], outcome: Outcome::Measured },
         request_log_bytes: 0,
         unlogged_requests: 0,

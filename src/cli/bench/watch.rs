@@ -1,0 +1,111 @@
+//! Which GPUs `bench` watches, whose they are, and what stands in the way.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::campaign::instruments::{GpuBusy, Instruments, Ownership};
+use crate::campaign::interrupt::Interrupt;
+use crate::cli::bench::args::{TargetKind, WatchArgs};
+use crate::cli::exit::{Exit, ExitWith};
+use crate::clock::Monotonic;
+use crate::node::telemetry::NoTelemetry;
+use crate::record::gpu::GpuRecord;
+use crate::store::lock::{GpuLock, LockError};
+use crate::telemetry::nvml::Library;
+use crate::telemetry::select::{Selected, UnknownGpu};
+use crate::telemetry::visible::{DeviceOrder, visible};
+
+/// The GPUs under watch, held for this run.
+pub(super) struct Watched {
+    pub(super) instruments: Instruments,
+    /// What stands beside every number because of them.
+    pub(super) labels: Vec<String>,
+    _locks: Vec<GpuLock>,
+}
+
+/// Begins to watch what was asked for.
+///
+/// # Errors
+/// When telemetry is required and not to be had, a GPU is not there, or somebody else is on it.
+pub(super) fn begin(
+    args: &WatchArgs,
+    target: TargetKind,
+    library: &Result<Library, NoTelemetry>,
+    clock: Monotonic,
+    lock_folder: &Path,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Watched> {
+    let nothing = |why: String| Watched { instruments: Instruments::none(why), labels: Vec::new(), _locks: Vec::new() };
+    let required = "cannot measure without telemetry (`--require-telemetry`)";
+    let library = match library {
+        Ok(library) => library,
+        Err(none) if args.require_telemetry => return Err(none.clone()).context(required),
+        Err(none) => return Ok(nothing(none.to_string())),
+    };
+    let Some(wanted) = args.watch_gpus.as_deref().filter(|_| target != TargetKind::Simulated) else {
+        let why = match target {
+            TargetKind::Simulated => "time is simulated",
+            TargetKind::Engine | TargetKind::Null => "no GPU is measured (`--watch-gpus` watches some all the same)",
+        };
+        if args.require_telemetry {
+            return Err(anyhow::anyhow!(why)).context(required).exit_with(Exit::Unavailable);
+        }
+        return Ok(nothing(why.to_owned()));
+    };
+    let gpus = &library.inventory().gpus;
+    let selected = selected(wanted, gpus)?;
+    let mut labels = Vec::new();
+    let mut locks = Vec::new();
+    for gpu in &selected {
+        match GpuLock::take(lock_folder, gpu.uuid(gpus)) {
+            Ok(lock) => locks.push(lock),
+            Err(LockError::GpuHeld { holder, .. }) if args.allow_shared => labels.push(format!("GPU shared with another run ({holder})")),
+            Err(error) => return Err(error.into()),
+        }
+        labels.extend(
+            gpu.instance
+                .map(|instance| format!("MIG instance {}: every number is of the instance", gpus[gpu.gpu].instances[instance].name)),
+        );
+    }
+    let (source, names) = library.watch(&selected);
+    let instruments = Instruments::watch(Arc::new(source), names, clock, Ownership::Watches, interrupt);
+    if !instruments.present().is_empty() && !args.allow_shared {
+        return Err(GpuBusy::of(instruments.present()).into());
+    }
+    labels.extend(instruments.present().iter().map(|process| format!("GPU shared with {process}")));
+    Ok(Watched { instruments, labels, _locks: locks })
+}
+
+/// `all`, or a list of places in CUDA's order and of UUIDs or their beginnings.
+fn selected(wanted: &str, gpus: &[GpuRecord]) -> anyhow::Result<Vec<Selected>> {
+    let (variable, order) = cuda_environment();
+    let seen = || visible(variable.as_deref(), order, gpus);
+    if wanted == "all" {
+        let all = seen()?;
+        let nothing = || UnknownGpu::new("all that CUDA_VISIBLE_DEVICES leaves visible", gpus);
+        return if all.is_empty() { Err(nothing().into()) } else { Ok(all) };
+    }
+    let find = |entry: &str| -> anyhow::Result<Selected> {
+        let found = match entry.parse::<usize>() {
+            Ok(index) => seen()?.get(index).copied(),
+            Err(_) => visible(Some(entry), DeviceOrder::PciBusId, gpus)?.first().copied(),
+        };
+        Ok(found.ok_or_else(|| UnknownGpu::new(entry, gpus))?)
+    };
+    let mut selected = Vec::new();
+    for entry in wanted.split(',').map(str::trim) {
+        let found = find(entry)?;
+        if !selected.contains(&found) {
+            selected.push(found);
+        }
+    }
+    Ok(selected)
+}
+
+fn cuda_environment() -> (Option<String>, DeviceOrder) {
+    let text = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let by_bus = text("CUDA_DEVICE_ORDER").is_some_and(|order| order == "PCI_BUS_ID");
+    (text("CUDA_VISIBLE_DEVICES"), if by_bus { DeviceOrder::PciBusId } else { DeviceOrder::FastestFirst })
+}
