@@ -51,6 +51,20 @@ pub struct TargetCounters {
 }
 
 impl TargetCounters {
+    /// Both together: sums of everything, peaks too, because each counts memory of its own.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            steps: self.steps + other.steps,
+            prefill_tokens: self.prefill_tokens + other.prefill_tokens,
+            cached_tokens: self.cached_tokens + other.cached_tokens,
+            decode_tokens: self.decode_tokens + other.decode_tokens,
+            preemptions: self.preemptions + other.preemptions,
+            kv_blocks_peak: self.kv_blocks_peak + other.kv_blocks_peak,
+            kv_blocks_total: self.kv_blocks_total + other.kv_blocks_total,
+        }
+    }
+
     /// What was added since `earlier`; peaks and totals as they are now.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -5,6 +5,7 @@
 
 pub mod in_process;
 pub mod null;
+pub mod several;
 pub mod simulated;
 pub mod sink;
 
@@ -16,6 +17,17 @@ use crate::workload::request::Request;
 /// Names a request in flight: an index into the generator's table, reused after the request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub u32);
+
+/// How requests are divided among the devices of a target that has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// At random, each request by itself: open loop.
+    Independent,
+    /// An equal number in flight on each: closed loop.
+    Even,
+    /// All to one device, counted from 0; the others idle.
+    Only(usize),
+}
 
 /// What happened to a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,4 +100,12 @@ pub trait Target {
     fn counters(&self) -> TargetCounters {
         TargetCounters::default()
     }
+
+    /// The same for each of its devices, in the order of its identity; one entry where it has one.
+    fn counters_by_device(&self) -> Vec<TargetCounters> {
+        vec![self.counters()]
+    }
+
+    /// From now on requests are divided so. A target with one device has nothing to divide.
+    fn spread(&mut self, _spread: Spread) {}
 }

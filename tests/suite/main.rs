@@ -40,6 +40,7 @@ mod resume;
 mod scenarios;
 mod search;
 mod search_coverage;
+mod several;
 mod signals;
 mod sink;
 mod small_run;
