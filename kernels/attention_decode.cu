@@ -6,7 +6,8 @@
 // Sequence s = first_seq + blockIdx.x has row cu_seqlens_q[s] and context_lens[s] tokens, its own included, all cached. qkv
 // rows are [q_heads | kv_heads | kv_heads] x head_dim. A block serves the 1..16 query heads that share a key-value head.
 // With a window only the last `window` tokens are seen. Split z covers *split_tokens tokens from the first seen one plus z times
-// as many; max_splits x *split_tokens must reach the longest context. A context of 0 is padding: zeros are written.
+// as many; max_splits x *split_tokens must reach the longest context. Multiples of 64 keep the four warps of a block evenly busy.
+// A context of 0 is padding: zeros are written. The scale is above 0.
 //
 // Where one split suffices it writes `out` and the merge leaves the row alone. Else split z of a head writes, at
 // ((row in the launch) * q_heads + head) * max_splits + z,
@@ -70,10 +71,11 @@ DEV u32 first_seen(u32 context, int window) { return window > 0 && context > (u3
         const u32 context = context_lens[sequence];                                                                                \
         const u32 seen_from = first_seen(context, window);                                                                         \
         const u32 split = *split_tokens;                                                                                           \
-        const u32 begin = seen_from + blockIdx.z * split;                                                                          \
+        /* In 64 bits: a split of any length, so also one for all. */                                                              \
+        const u64 begin = seen_from + (u64)blockIdx.z * split;                                                                     \
         const Pages pages{block_tables + cu_blocks[sequence], block_size, kv_heads, (int)blockIdx.y};                              \
-        const DecodeWork work{pages, cu_seqlens_q[sequence], begin, min(begin + split, context), q_heads / kv_heads,               \
-                              context - seen_from <= split};                                                                       \
+        const DecodeWork work{pages, cu_seqlens_q[sequence], (u32)begin, (u32)min(begin + split, (u64)context),                    \
+                              q_heads / kv_heads, context - seen_from <= split};                                                   \
         if (begin < context) {                                                                                                     \
             decode<D>(arguments, work, staged);                                                                                    \
         } else if (context == 0 && blockIdx.z == 0) {                                                                              \

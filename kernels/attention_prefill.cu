@@ -5,7 +5,7 @@
 // Sequence s has rows cu_seqlens_q[s]..cu_seqlens_q[s + 1]; they are the last of its context_lens[s] tokens, and keys and values
 // of all of these are cached. A row sees tokens up to its position, with a window only the last `window` of them. qkv rows are
 // [q_heads | kv_heads | kv_heads] x head_dim. A block computes 64 rows of one query head; blocks past their sequence's rows
-// leave at once. Shared memory is static.
+// leave at once. scale is above 0. Shared memory is static.
 //
 // The bodies: prefill_mma.cuh in bf16, prefill_scalar.cuh in f32.
 

@@ -144,6 +144,8 @@ DEV void attend(const DecodeArguments& arguments, const DecodeWork& work, const 
     // Tokens past the end read the last one, and weigh nothing.
     const u32 last = work.end - 1;
     u32 place = work.pages.row(min(first + lane % TOKENS, last));
+    // Scores are in powers of 2.
+    const float scale = arguments.scale * LOG2_E;
     Keys<D> keys;
     Values<D> values;
     if constexpr (AHEAD) keys.load(arguments.k_cache, place, group, quarter);
@@ -162,13 +164,13 @@ DEV void attend(const DecodeArguments& arguments, const DecodeWork& work, const 
         for (int i = 0; i < 2; ++i) {
             float& low = scores[i];
             float& high = scores[i + 2];
-            low = start + group < work.end ? low * arguments.scale : minus_infinity();
-            high = start + group + 8 < work.end ? high * arguments.scale : minus_infinity();
+            low = start + group < work.end ? low * scale : minus_infinity();
+            high = start + group + 8 < work.end ? high * scale : minus_infinity();
             const float now = fmaxf(own.highest[i], column_max(fmaxf(low, high)));
-            factors[i] = exponential(own.highest[i] - now);
+            factors[i] = exp2_approximate(own.highest[i] - now);
             own.highest[i] = now;
-            low = exponential(low - now);
-            high = exponential(high - now);
+            low = exp2_approximate(low - now);
+            high = exp2_approximate(high - now);
             own.sums[i] = fmaf(own.sums[i], factors[i], low + high);
         }
 #pragma unroll
@@ -233,7 +235,7 @@ DEV void decode(const DecodeArguments& arguments, const DecodeWork& work, uint4*
         float result = 0.0f;
         for (int from = head / HEADS; from < WARPS; from += sets) {
             const int at = from * HEADS + head % HEADS;
-            const float factor = exponential(states[at].x - highest);
+            const float factor = exp2_approximate(states[at].x - highest);
             sum = fmaf(factor, states[at].y, sum);
             result = fmaf(factor, results[at * STRIDE + column], result);
         }
@@ -241,7 +243,7 @@ DEV void decode(const DecodeArguments& arguments, const DecodeWork& work, uint4*
             arguments.out[out_head(arguments, work, head) * D + column] = narrow<bf16>(result / sum);
         } else {
             arguments.partial_out[partial_head(arguments, work, head) * D + column] = result;
-            if (column == 0) arguments.partial_state[partial_head(arguments, work, head)] = make_float2(highest, sum);
+            if (column == 0) arguments.partial_state[partial_head(arguments, work, head)] = make_float2(highest * LN_2, sum);
         }
     }
 }

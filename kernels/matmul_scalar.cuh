@@ -9,8 +9,8 @@
 #include "vector.cuh"
 
 constexpr int SKINNY_OUTPUTS = 16;
-constexpr int SKINNY_PARTS = 1;
-constexpr int SKINNY_BLOCKS = 2;
+DEV constexpr int skinny_parts(int) { return 1; }
+#define SKINNY_BLOCKS(ROWS) ((ROWS) <= 8 ? 2 : 1)
 
 template <int ROWS, class Out>
 DEV void skinny(Out* out, const float* x, const float* w, const float* bias, int rows, int n, int k, float*) {

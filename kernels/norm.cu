@@ -8,7 +8,8 @@
 //
 // Versions
 //   1. One block a row. A row up to 8192 wide (f32: 4096) stays in registers between sum and scaling, so memory is read once; what
-//      is wider is read again, from L1 or L2. The norm is of the rounded residual, as later readers see it.
+//      is wider is read again, from L1 or L2. The norm is of the rounded residual, as later readers see it. The weights are asked for
+//      with the row: in decode, where latency is all there is, the block waits for memory once.
 // Measured: not yet run on a GPU. Bound: memory, 2 (add: 4) passes of rows x width elements.
 
 #include "vector.cuh"
@@ -17,55 +18,71 @@
 constexpr int HELD = 4;
 constexpr int THREADS = 256;
 
-DEV void scale_pack(element* out, const float* weight, int column, float (&values)[PACK], float scale) {
-#pragma unroll
-    for (int i = 0; i < PACK; i += 4) {
-        const float4 w = *reinterpret_cast<const float4*>(weight + column + i);
-        values[i] *= scale * w.x;
-        values[i + 1] *= scale * w.y;
-        values[i + 2] *= scale * w.z;
-        values[i + 3] *= scale * w.w;
-    }
-    store(out + column, values);
-}
+// Weights of one pack.
+struct Weights {
+    float4 parts[PACK / 4];
 
-// One pack of the row to be normed. With ADD it is residual + x, which is stored and comes back rounded.
+    DEV void load(const float* from) {
+#pragma unroll
+        for (int i = 0; i < PACK / 4; ++i) parts[i] = reinterpret_cast<const float4*>(from)[i];
+    }
+
+    DEV void scale(float (&values)[PACK], float factor) const {
+#pragma unroll
+        for (int i = 0; i < PACK / 4; ++i) {
+            values[4 * i] *= factor * parts[i].x;
+            values[4 * i + 1] *= factor * parts[i].y;
+            values[4 * i + 2] *= factor * parts[i].z;
+            values[4 * i + 3] *= factor * parts[i].w;
+        }
+    }
+};
+
+// One pack of the row to be normed. With ADD it is before + x, which becomes the residual and comes back rounded.
 template <bool ADD>
-DEV uint4 take(element* residual, const element* x, int column, uint4 bits, float& squares) {
+DEV uint4 take(element* residual, const uint4& before, const uint4& x, float& squares) {
+    uint4 bits = x;
     float values[PACK];
     unpack(bits, values);
     if constexpr (ADD) {
-        float before[PACK];
-        load(residual + column, before);
+        float sum[PACK];
+        unpack(before, sum);
 #pragma unroll
-        for (int i = 0; i < PACK; ++i) values[i] += before[i];
-        bits = pack(values);
+        for (int i = 0; i < PACK; ++i) sum[i] += values[i];
+        bits = pack(sum);
         unpack(bits, values);
-        *reinterpret_cast<uint4*>(residual + column) = bits;
+        *reinterpret_cast<uint4*>(residual) = bits;
     }
 #pragma unroll
     for (int i = 0; i < PACK; ++i) squares = fmaf(values[i], values[i], squares);
     return bits;
 }
 
+DEV uint4 pack_at(const element* from) { return *reinterpret_cast<const uint4*>(from); }
+
 template <bool ADD>
 DEV void norm_row(element* out, element* residual, const element* x, const float* weight, int width, float eps, float* parts) {
     constexpr int STEP = THREADS * PACK;
     const int first = threadIdx.x * PACK;
-    uint4 held[HELD];
+    uint4 held[HELD], before[HELD];
+    Weights weights[HELD];
     float squares = 0.0f;
 #pragma unroll
     for (int i = 0; i < HELD; ++i) {
         const int column = first + i * STEP;
-        if (column < width) held[i] = *reinterpret_cast<const uint4*>(x + column);
+        if (column < width) {
+            held[i] = pack_at(x + column);
+            if constexpr (ADD) before[i] = pack_at(residual + column);
+            weights[i].load(weight + column);
+        }
     }
 #pragma unroll
     for (int i = 0; i < HELD; ++i) {
         const int column = first + i * STEP;
-        if (column < width) held[i] = take<ADD>(residual, x, column, held[i], squares);
+        if (column < width) held[i] = take<ADD>(residual + column, before[i], held[i], squares);
     }
     for (int column = first + HELD * STEP; column < width; column += STEP) {
-        take<ADD>(residual, x, column, *reinterpret_cast<const uint4*>(x + column), squares);
+        take<ADD>(residual + column, ADD ? pack_at(residual + column) : uint4{}, pack_at(x + column), squares);
     }
     const float scale = 1.0f / sqrtf(block_sum<THREADS / 32>(squares, parts) / width + eps);
     float values[PACK];
@@ -74,23 +91,26 @@ DEV void norm_row(element* out, element* residual, const element* x, const float
         const int column = first + i * STEP;
         if (column < width) {
             unpack(held[i], values);
-            scale_pack(out, weight, column, values, scale);
+            weights[i].scale(values, scale);
+            store(out + column, values);
         }
     }
     const element* normed = ADD ? residual : x;
     for (int column = first + HELD * STEP; column < width; column += STEP) {
         load(normed + column, values);
-        scale_pack(out, weight, column, values, scale);
+        weights[0].load(weight + column);
+        weights[0].scale(values, scale);
+        store(out + column, values);
     }
 }
 
-KERNEL_MIN(rms_norm, 256, 4, (element* __restrict__ out, const element* __restrict__ x, const float* __restrict__ weight, int width, float eps)) {
+KERNEL_MIN(rms_norm, 256, 3, (element* __restrict__ out, const element* __restrict__ x, const float* __restrict__ weight, int width, float eps)) {
     SHARED float parts[THREADS / 32];
     const u64 row = (u64)blockIdx.x * width;
     norm_row<false>(out + row, nullptr, x + row, weight, width, eps, parts);
 }
 
-KERNEL_MIN(add_rms_norm, 256, 4,
+KERNEL_MIN(add_rms_norm, 256, 3,
        (element* __restrict__ out, element* __restrict__ residual, const element* __restrict__ x, const float* __restrict__ weight,
         int width, float eps)) {
     SHARED float parts[THREADS / 32];
@@ -117,6 +137,9 @@ KERNEL(head_norm, 256,
     const float scale = 1.0f / sqrtf(warp_sum(squares) / head_dim + eps);
     for (int column = first; column < head_dim; column += 32 * PACK) {
         load(head + column, values);
-        scale_pack(head, weight, column, values, scale);
+        Weights weights;
+        weights.load(weight + column);
+        weights.scale(values, scale);
+        store(head + column, values);
     }
 }

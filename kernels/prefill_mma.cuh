@@ -29,18 +29,23 @@ struct PrefillShared {
     static constexpr int PACKS = (2 * TILE + QUERIES) / 8 + 2 * TOKENS / 4;
 };
 
-// The tile's tokens are start.., up to `end`; `places` says in which rows of the cache they lie. Others arrive as zeros.
+// Copies a tile of keys or values: LANES threads side by side take a token's chunks, or a part of them at a time.
 template <int D>
 DEV void stage(bf16* staged, const bf16* cache, const u32* places, u32 start, u32 end) {
-    constexpr int CHUNKS = D / 8;
-    constexpr int TOKENS = PrefillShared<D>::TOKENS;
-#pragma unroll 4
-    for (int i = 0; i < TOKENS * CHUNKS / 128; ++i) {
-        const int token = (threadIdx.x + i * 128) / CHUNKS;
-        const int chunk = (threadIdx.x + i * 128) % CHUNKS;
-        const bool valid = start + token < end;
-        const u64 place = valid ? places[token] : 0;
-        copy_async_16(staged + token * PrefillShared<D>::STRIDE + chunk * 8, cache + place * D + chunk * 8, valid);
+    constexpr int LANES = D % 64 == 0 ? D / 8 : 4;
+    constexpr int STEP = 128 / LANES;
+    const int first = threadIdx.x / LANES;
+    const int column = threadIdx.x % LANES * 8;
+    bf16* to = staged + first * PrefillShared<D>::STRIDE + column;
+    // How many of the tile's tokens from this thread's first on there are. Others arrive as zeros.
+    const int count = (int)(end - start) - first;
+#pragma unroll
+    for (int token = 0; token < PrefillShared<D>::TOKENS; token += STEP) {
+        const bf16* from = cache + (u64)places[first + token] * D + column;
+#pragma unroll
+        for (int part = 0; part < D; part += LANES * 8) {
+            copy_async_16(to + token * PrefillShared<D>::STRIDE + part, from + part, token < count);
+        }
     }
 }
 
@@ -115,7 +120,7 @@ DEV void mask(float (&scores)[TILES][4], const PrefillWork& work, u32 start, u32
     }
 }
 
-// Turns products into weights e^(scale x product - highest), and says by how much earlier results of both rows shrink.
+// Turns products into weights 2^(scale x product - highest), and says by how much earlier results of both rows shrink.
 template <int TILES>
 DEV void soften(float (&scores)[TILES][4], RunningRows& rows, float scale, float (&factors)[2]) {
 #pragma unroll
@@ -126,16 +131,16 @@ DEV void soften(float (&scores)[TILES][4], RunningRows& rows, float scale, float
         now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 1));
         now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, 2));
         now = fmaxf(rows.highest[row], now * scale);
-        // Nothing seen yet: any finite number keeps e^(-inf - it) at 0.
+        // Nothing seen yet: any finite number keeps 2^(-inf - it) at 0.
         const float base = now == minus_infinity() ? 0.0f : now;
-        factors[row] = exponential(rows.highest[row] - base);
+        factors[row] = exp2_approximate(rows.highest[row] - base);
         rows.highest[row] = now;
         float sum = 0.0f;
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile) {
 #pragma unroll
             for (int i = 2 * row; i < 2 * row + 2; ++i) {
-                scores[tile][i] = exponential(fmaf(scores[tile][i], scale, -base));
+                scores[tile][i] = exp2_approximate(fmaf(scores[tile][i], scale, -base));
                 sum += scores[tile][i];
             }
         }
@@ -160,7 +165,7 @@ DEV void prefill(const PrefillWork& work, uint4* staged) {
 
     const u32 begin = first_seen(work.position, work.window);
     const u32 end = work.position + work.count;
-    if (thread < TOKENS && begin + thread < end) places[thread] = work.pages.row(begin + thread);
+    if (thread < TOKENS) places[thread] = begin + thread < end ? work.pages.row(begin + thread) : 0;
     __syncthreads();
     Queries<D> queries;
     queries.load(work, own, spared);
@@ -184,7 +189,7 @@ DEV void prefill(const PrefillWork& work, uint4* staged) {
         copy_async_commit();
         turn ^= 1;
         const u32 next = start + TOKENS + thread;
-        if (thread < TOKENS && next < end) places[turn * TOKENS + thread] = work.pages.row(next);
+        if (thread < TOKENS) places[turn * TOKENS + thread] = next < end ? work.pages.row(next) : 0;
 
         float scores[TOKENS / 8][4] = {};
         if (seen) {
@@ -206,7 +211,7 @@ DEV void prefill(const PrefillWork& work, uint4* staged) {
                 mask(scores, work, start, lowest + group, end);
             }
             float factors[2];
-            soften(scores, rows, work.scale, factors);
+            soften(scores, rows, work.scale * LOG2_E, factors);
 #pragma unroll
             for (int tile = 0; tile < D / 8; ++tile) {
 #pragma unroll

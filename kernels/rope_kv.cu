@@ -4,7 +4,8 @@
 //
 // Halves layout: element i of a head turns with element i + head_dim / 2. rope[position * (head_dim / 2) + i] = (cos, sin).
 // Queries and keys are turned in place. k_cache and v_cache are those of one layer, [block][kv_head][block_size][head_dim];
-// slot = block * block_size + offset. A slot from 0x80000000 up marks a row that pads the batch: nothing of it is cached.
+// slot = block * block_size + offset. A slot from 0x80000000 up marks a row that pads the batch: nothing of it is cached, but its
+// position must be one of the table.
 // head_dim is a multiple of 16.
 //
 // Versions

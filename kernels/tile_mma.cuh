@@ -23,17 +23,29 @@ constexpr int BAND = 8;
 // Where the 16-byte chunk `chunk` of row `row` lies in a staged operand.
 DEV int staged_at(int row, int chunk) { return row * TILE_K + (chunk ^ (row / 2 % 4)) * 8; }
 
-// Starts the copies of 128 rows x 32 of k, two chunks a thread.
-DEV void stage(bf16* staged, const bf16* from, int first, int count, int start, int k) {
+// What one thread copies of an operand at each step: a chunk each of two rows that lie 64 apart.
+struct Copies {
+    const bf16* from[2];
+    bool valid[2];
+    int column;
+    int to;
+
+    DEV Copies(const bf16* operand, int first, int count, int k) {
+        const int row = threadIdx.x / 4;
+        column = threadIdx.x % 4 * 8;
+        to = staged_at(row, threadIdx.x % 4);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        const int row = threadIdx.x / 4 + i * 64;
-        const int chunk = threadIdx.x % 4;
-        const bool valid = first + row < count && start + chunk * 8 < k;
-        const bf16* source = valid ? from + (u64)(first + row) * k + start + chunk * 8 : from;
-        copy_async_16(staged + staged_at(row, chunk), source, valid);
+        for (int i = 0; i < 2; ++i) {
+            valid[i] = first + row + i * 64 < count;
+            from[i] = operand + (u64)(valid[i] ? first + row + i * 64 : 0) * k + column;
+        }
     }
-}
+
+    DEV void start(bf16* staged, int at, int k) const {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) copy_async_16(staged + to + i * 64 * TILE_K, from[i] + at, valid[i] && at + column < k);
+    }
+};
 
 DEV void put(float* to, float value) { *to = value; }
 DEV void put(bf16* to, float value) { *to = narrow<bf16>(value); }
@@ -55,41 +67,48 @@ DEV void tile_product(Out* out, const bf16* x, const bf16* w, const float* bias,
     const int warp_output = threadIdx.x / 32 % 4 * 32;
     bf16* inputs = staged;
     bf16* weights = staged + STAGES * OPERAND;
-    const int steps = (k + TILE_K - 1) / TILE_K;
+    const Copies input_copies(x, first_row, rows, k);
+    const Copies weight_copies(w, first_output, n, k);
+    // What this lane names to ldmatrix in each half of a step; everything else about its addresses is constant.
+    const int input_at[2] = {staged_at(warp_row + lane % 16, lane / 16), staged_at(warp_row + lane % 16, 2 + lane / 16)};
+    const int weight_row = warp_output + lane / 16 * 8 + lane % 8;
+    const int weight_at[2] = {staged_at(weight_row, lane / 8 % 2), staged_at(weight_row, 2 + lane / 8 % 2)};
 
 #pragma unroll
-    for (int step = 0; step < STAGES - 1; ++step) {
-        if (step < steps) {
-            stage(inputs + step * OPERAND, x, first_row, rows, step * TILE_K, k);
-            stage(weights + step * OPERAND, w, first_output, n, step * TILE_K, k);
+    for (int stage = 0; stage < STAGES - 1; ++stage) {
+        if (stage * TILE_K < k) {
+            input_copies.start(inputs + stage * OPERAND, stage * TILE_K, k);
+            weight_copies.start(weights + stage * OPERAND, stage * TILE_K, k);
         }
         copy_async_commit();
     }
 
     float sums[4][4][4] = {};
-    for (int step = 0; step < steps; ++step) {
+    int stage = 0;
+    for (int at = 0; at < k; at += TILE_K) {
         // One group is committed a step, so all but the newest having landed means that this step's has.
         copy_async_wait<STAGES - 2>();
         __syncthreads();
-        const int next = step + STAGES - 1;
-        if (next < steps) {
-            stage(inputs + next % STAGES * OPERAND, x, first_row, rows, next * TILE_K, k);
-            stage(weights + next % STAGES * OPERAND, w, first_output, n, next * TILE_K, k);
+        // The stage that was multiplied last is free now.
+        const int ahead = at + (STAGES - 1) * TILE_K;
+        const int freed = stage == 0 ? STAGES - 1 : stage - 1;
+        if (ahead < k) {
+            input_copies.start(inputs + freed * OPERAND, ahead, k);
+            weight_copies.start(weights + freed * OPERAND, ahead, k);
         }
         copy_async_commit();
-        const bf16* in = inputs + step % STAGES * OPERAND;
-        const bf16* by = weights + step % STAGES * OPERAND;
+        const bf16* in = inputs + stage * OPERAND;
+        const bf16* by = weights + stage * OPERAND;
+        stage = stage == STAGES - 1 ? 0 : stage + 1;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             unsigned a[4][4], b[4][2];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                ldmatrix_x4(a[i], in + staged_at(warp_row + i * 16 + lane % 16, half * 2 + lane / 16));
-            }
+            for (int i = 0; i < 4; ++i) ldmatrix_x4(a[i], in + input_at[half] + i * 16 * TILE_K);
 #pragma unroll
             for (int j = 0; j < 4; j += 2) {
                 unsigned two[4];
-                ldmatrix_x4(two, by + staged_at(warp_output + j * 8 + lane / 16 * 8 + lane % 8, half * 2 + lane / 8 % 2));
+                ldmatrix_x4(two, by + weight_at[half] + j * 8 * TILE_K);
                 b[j][0] = two[0];
                 b[j][1] = two[1];
                 b[j + 1][0] = two[2];

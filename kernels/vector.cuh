@@ -41,10 +41,14 @@ DEV void load(const element* from, float (&values)[PACK]) { unpack(*reinterpret_
 
 DEV void store(element* to, const float (&values)[PACK]) { *reinterpret_cast<uint4*>(to) = pack(values); }
 
+// What e^x is in powers of 2: e^x = 2^(LOG2_E x).
+constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float LN_2 = 0.6931471805599453f;
+
 // e^x. Beside bf16 results the fast one is exact enough; f32 must agree with the CPU device.
 DEV float exponential(float x) {
     if constexpr (PACK == 8) {
-        return __expf(x);
+        return exp2_approximate(x * LOG2_E);
     } else {
         return expf(x);
     }

@@ -7,7 +7,7 @@ use crate::device::error::DeviceError;
 /// Head widths that attention is compiled for.
 pub(super) const HEAD_DIMS: [usize; 5] = [32, 64, 96, 128, 256];
 /// Rows that the skinny products are compiled for: each serves up to so many.
-pub(super) const SKINNY_ROWS: [usize; 4] = [1, 2, 4, 8];
+pub(super) const SKINNY_ROWS: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// Attention of one head width.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct AttentionKernels {
 /// Kernels of one matrix product, by what they write: activations, or logits in f32.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MatmulKernels {
-    pub(super) skinny: [Function; 4],
+    pub(super) skinny: [Function; 5],
     pub(super) tile: Function,
 }
 
@@ -56,8 +56,8 @@ impl Kernels {
         let [a, b, c, d, e] = HEAD_DIMS;
         let matmul = |suffix: &str| {
             let skinny = |rows: usize| of("matmul", &format!("skinny_{rows}{suffix}"));
-            let [one, two, four, eight] = SKINNY_ROWS;
-            let skinny = [skinny(one)?, skinny(two)?, skinny(four)?, skinny(eight)?];
+            let [a, b, c, d, e] = SKINNY_ROWS;
+            let skinny = [skinny(a)?, skinny(b)?, skinny(c)?, skinny(d)?, skinny(e)?];
             Ok::<_, DeviceError>(MatmulKernels { skinny, tile: of("matmul", &format!("tile{suffix}"))? })
         };
         Ok(Self {
