@@ -5,6 +5,7 @@ use anyhow::Context;
 use crate::campaign::confirmation::{Confirmation, ConfirmationSpec, Confirmed, ConfirmedLevel, Next};
 use crate::campaign::crossing::{Counted, LevelShares};
 use crate::campaign::headline;
+use crate::campaign::idle;
 use crate::campaign::measure::{Bench, Halt};
 use crate::campaign::open::Aim;
 use crate::campaign::plan::{QUICK_PERCENTILE, ROOM};
@@ -17,6 +18,7 @@ use crate::record::level::{LevelRecord, ObjectiveJudgement, Offered, Purpose};
 use crate::record::run::{Drift, Headline};
 use crate::record::search::{Found, Stop};
 use crate::record::slo::{Objective, Slo, SloMetric, SloSource};
+use crate::record::telemetry::IdlePower;
 use crate::record::verdict::Outcome;
 use crate::rng;
 use crate::stats::share::{Block, bounds_at};
@@ -54,6 +56,8 @@ pub struct Result {
     pub halted: Option<Halt>,
     /// Time to first token of the very first request, milliseconds.
     pub first_request_ms: Option<f64>,
+    /// What the watched GPUs used while idle, where it was measured by this process.
+    pub idle: Vec<IdlePower>,
     /// What windows were multiplied by for the budget, where they were.
     pub pace: Option<f64>,
 }
@@ -80,6 +84,8 @@ fn unless_halted(done: anyhow::Result<()>) -> anyhow::Result<Option<Halt>> {
 }
 
 fn stages(bench: &mut Bench<'_>, target: &mut Held<'_>, result: &mut Result) -> anyhow::Result<()> {
+    target.alive()?;
+    result.idle = idle::measure(bench)?;
     let first = reference(bench, target, "first", bench.plan.slo.clone().as_ref())?;
     if !first.verdict.is_valid() {
         result.headline = Some(headline::no_reference(&first));

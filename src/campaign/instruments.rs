@@ -6,20 +6,23 @@ use std::time::Duration;
 use crate::campaign::gpu_state;
 use crate::campaign::interrupt::{Interrupt, Signal};
 use crate::campaign::series::Series;
-use crate::campaign::xid::{Consequence, consequence};
+use crate::campaign::xid::{self, Consequence, consequence};
 use crate::clock::{Monotonic, Nanos};
 use crate::node::cores;
-use crate::record::finding::Finding;
+use crate::record::finding::{Finding, Severity};
 use crate::record::level::LevelRecord;
 use crate::record::reading::Missing;
-use crate::record::telemetry::{EnergyPerToken, GpuProcess, Telemetry, WindowSummary};
+use crate::record::telemetry::{Energy, EnergyPerToken, GpuProcess, GpuWindow, IdlePower, Telemetry, WindowSummary};
 use crate::record::verdict::Invalid;
-use crate::telemetry::Source;
 use crate::telemetry::sampler::{Alarm, Manner, Sampler};
 use crate::telemetry::window::{Interval, Named};
+use crate::telemetry::{Source, replay};
 
 /// How long the first look at every GPU may take.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// Code of the finding that a GPU ended the run.
+pub const GPU_FAILED: &str = "gpu_failed";
 
 /// Whose the GPUs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +123,8 @@ impl Instruments {
         }
     }
 
-    /// What ended the run, if the GPUs did.
-    #[must_use]
-    pub fn alarm(&self) -> Option<(Alarm, String)> {
+    /// The alarm and the name of its GPU.
+    fn alarm(&self) -> Option<(Alarm, String)> {
         let Self::Watching(watching) = self else { return None };
         let alarm = watching.sampler.alarm()?;
         let named = &watching.sampler.names()[alarm.gpu()];
@@ -137,6 +139,55 @@ impl Instruments {
             watching.sampler.wait_for_look(now, FIRST_LOOK);
             watching.expected = Some(watching.expected());
             watching.last = now;
+        }
+    }
+
+    /// What ended the run, if the GPUs did, as a finding.
+    #[must_use]
+    pub fn failure(&self) -> Option<Finding> {
+        let (alarm, gpu) = self.alarm()?;
+        let what = match alarm {
+            Alarm::Lost { .. } => format!("{gpu} no longer answers"),
+            Alarm::Xid(event) => format!("XID {} on {gpu}: {}", event.code, xid::meaning(event.code)),
+        };
+        let next_step =
+            "look at `dmesg`; reset or reboot the node, and have the GPU inspected if it comes again. Levels saved before it stand";
+        Some(Finding::new(GPU_FAILED, Severity::Serious, what, next_step))
+    }
+
+    /// What the GPUs used over a time in which nothing was asked of them: it is taken off for net energy from now on.
+    pub fn idled(&mut self, from: Nanos, to: Nanos) -> Vec<IdlePower> {
+        let Self::Watching(watching) = self else { return Vec::new() };
+        let summary = watching.sampler.window(&Interval::of(from, to));
+        let watts = |gpu: &GpuWindow| gpu.energy.value().map(Energy::watts).or(gpu.power_mean_w.get());
+        let seconds = to.since(from).as_secs_f64();
+        let idle = |gpu: &GpuWindow| Some(IdlePower { gpu: gpu.uuid.clone(), watts: watts(gpu)?, seconds });
+        let idle = summary.gpus.iter().filter_map(idle).collect::<Vec<_>>();
+        watching.take_off(&idle);
+        idle
+    }
+
+    /// Takes off what was measured before, such as by the run that is resumed.
+    pub fn take_off(&mut self, idle: &[IdlePower]) {
+        if let Self::Watching(watching) = self {
+            watching.take_off(idle);
+        }
+    }
+
+    /// Whether GPUs are watched whose idle power is not known.
+    #[must_use]
+    pub fn wants_idle(&self) -> bool {
+        matches!(self, Self::Watching(watching) if watching.idle_w.iter().any(Option::is_none))
+    }
+
+    /// Everything sampled so far, as a recording.
+    ///
+    /// # Errors
+    /// When a sample is no JSON, which none is that was read.
+    pub fn recording(&self) -> Result<String, serde_json::Error> {
+        match self {
+            Self::Watching(watching) => replay::write(&watching.sampler.timeline()),
+            Self::None { .. } => Ok(String::new()),
         }
     }
 
@@ -157,32 +208,16 @@ impl Watching {
         let interval = Interval { since: self.last, ..Interval::of(from, to) };
         self.last = to;
         let mut summary = self.sampler.window(&interval);
-        summary.energy_per_token = self.energy_per_token(&summary, from, series);
+        summary.energy_per_token = energy_per_token(&summary, &self.idle_w, from, series);
         let before = earlier.iter().filter_map(|level| level.telemetry.measured()).collect::<Vec<_>>();
         let expected = self.expected.as_deref().unwrap_or_default();
         let (invalid, findings) = gpu_state::judge(&before, &summary, |process| expected.contains(&process.pid));
         Witnessed { telemetry: Telemetry::Measured(Box::new(summary)), invalid, findings }
     }
 
-    /// Joules over tokens, both between the same two changes of each GPU's counter.
-    fn energy_per_token(&self, summary: &WindowSummary, from: Nanos, series: &Series) -> EnergyPerToken {
-        let per_token = |idle_w: &dyn Fn(usize) -> Result<f64, Missing>| -> Result<f64, Missing> {
-            let mut sum = 0.0;
-            for (index, gpu) in summary.gpus.iter().enumerate() {
-                let energy = gpu.energy.ok()?;
-                let begin = from + Nanos::from_secs_f64(energy.begin_s);
-                let tokens = series.tokens_between(begin, begin + Nanos::from_secs_f64(energy.seconds));
-                if tokens < 1.0 {
-                    return Err(Missing::NoSample);
-                }
-                sum += (energy.joules - idle_w(index)? * energy.seconds) / tokens;
-            }
-            Ok(sum)
-        };
-        EnergyPerToken {
-            gross_j: per_token(&|_| Ok(0.0)).into(),
-            net_j: per_token(&|index| self.idle_w[index].ok_or(Missing::NotMeasured)).into(),
-        }
+    fn take_off(&mut self, idle: &[IdlePower]) {
+        let of = |name: &Named| idle.iter().find(|idle| idle.gpu == name.uuid).map(|idle| idle.watts);
+        self.idle_w = self.sampler.names().iter().map(of).collect();
     }
 
     /// Processes that belong on the GPUs: those that were accepted at the start, and the run's own. In a container the driver counts
@@ -199,5 +234,27 @@ impl Watching {
             expected.extend(came);
         }
         expected
+    }
+}
+
+/// Joules over tokens, both between the same two changes of each GPU's counter; `idle_w` by place among the watched GPUs.
+#[must_use]
+pub fn energy_per_token(summary: &WindowSummary, idle_w: &[Option<f64>], from: Nanos, series: &Series) -> EnergyPerToken {
+    let per_token = |idle_w: &dyn Fn(usize) -> Result<f64, Missing>| -> Result<f64, Missing> {
+        let mut sum = 0.0;
+        for (index, gpu) in summary.gpus.iter().enumerate() {
+            let energy = gpu.energy.ok()?;
+            let begin = from + Nanos::from_secs_f64(energy.begin_s);
+            let tokens = series.tokens_between(begin, begin + Nanos::from_secs_f64(energy.seconds));
+            if tokens < 1.0 {
+                return Err(Missing::NoSample);
+            }
+            sum += (energy.joules - idle_w(index)? * energy.seconds) / tokens;
+        }
+        if summary.gpus.is_empty() { Err(Missing::NoSample) } else { Ok(sum) }
+    };
+    EnergyPerToken {
+        gross_j: per_token(&|_| Ok(0.0)).into(),
+        net_j: per_token(&|index| idle_w.get(index).copied().flatten().ok_or(Missing::NotMeasured)).into(),
     }
 }

@@ -220,6 +220,13 @@ impl Bench<'_> {
         Ok(level)
     }
 
+    /// Lets time pass.
+    pub(super) fn pause(&mut self, length: Nanos) -> Result<(), Halt> {
+        let (deadline, interrupt) = (self.clock.now() + length, self.interrupt);
+        self.clock.wait(deadline, &mut || interrupt.raised().is_some());
+        self.check_signal()
+    }
+
     fn check_signal(&self) -> Result<(), Halt> {
         self.interrupt.raised().map_or(Ok(()), |signal| Err(Halt::Signal(signal)))
     }

@@ -11,6 +11,7 @@ pub mod decision;
 pub mod failures;
 pub mod gpu_state;
 pub mod headline;
+pub mod idle;
 pub mod instruments;
 pub mod interrupt;
 pub mod journal;

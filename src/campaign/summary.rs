@@ -23,6 +23,9 @@ pub fn conclude(run: &mut RunRecord, result: bench::Result, plan: &Plan) {
     run.labels.extend(result.pace.map(|pace| format!("windows x {pace:.2} for the budget")));
     run.slo = result.slo.or_else(|| run.slo.take());
     run.drift = result.drift;
+    if !result.idle.is_empty() {
+        run.idle = result.idle;
+    }
     run.search = result.search;
     run.cold_start.first_request_ms = result.first_request_ms.or(run.cold_start.first_request_ms);
     run.headline = result.headline.map(|mut headline| {

@@ -1,6 +1,7 @@
 //! The metric catalogue: one table from which console, JSON, CSV, HTML, Prometheus and `docs/metrics.md` are made.
 
 use crate::record::level::LevelRecord;
+use crate::record::telemetry::{Energy, GpuWindow};
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +177,65 @@ pub const CATALOGUE: &[Metric] = &[
         definition: "Requests of the cohort that met every objective, per second of the window.",
         read: |level| (!level.slo.objectives.is_empty()).then_some(level.slo.goodput_calls_per_s),
     },
+    Metric {
+        id: "sm_clock_median_mhz",
+        label: "SM clock",
+        unit: "MHz",
+        direction: Direction::Neither,
+        definition: "Lowest of the watched GPUs' median SM clocks over the window.",
+        read: |level| over_gpus(level, |gpu| Some(gpu.sm_clock_mhz.get()?.median)).reduce(f64::min),
+    },
+    Metric {
+        id: "power_w_per_gpu",
+        label: "power",
+        unit: "W",
+        direction: Direction::Lower,
+        definition: "Mean power of a watched GPU over the window: by its energy counter where the window is 10 s or longer, else by the driver's readings.",
+        read: |level| mean(over_gpus(level, |gpu| gpu.energy.value().map(Energy::watts).or(gpu.power_mean_w.get()))),
+    },
+    Metric {
+        id: "energy_per_output_token_j",
+        label: "energy",
+        unit: "J/token",
+        direction: Direction::Lower,
+        definition: "Joules of the watched GPUs by their energy counters over the output tokens that came meanwhile, in windows of 10 s or longer: GPUs only, no host, no cooling.",
+        read: |level| level.telemetry.measured()?.energy_per_token.gross_j.get(),
+    },
+    Metric {
+        id: "energy_per_output_token_net_j",
+        label: "net energy",
+        unit: "J/token",
+        direction: Direction::Lower,
+        definition: "The same less what the GPUs used while idle with the model loaded, where that was measured.",
+        read: |level| level.telemetry.measured()?.energy_per_token.net_j.get(),
+    },
+    Metric {
+        id: "gpu_temperature_max_c",
+        label: "temperature",
+        unit: "°C",
+        direction: Direction::Lower,
+        definition: "Highest temperature of a watched GPU in the window.",
+        read: |level| over_gpus(level, |gpu| gpu.temperature_max_c.get().map(f64::from)).reduce(f64::max),
+    },
+    Metric {
+        id: "dram_activity",
+        label: "DRAM activity",
+        unit: "share",
+        direction: Direction::Neither,
+        definition: "Share of the peak memory bandwidth that the hardware counted, mean of the watched GPUs that count it (Hopper and newer).",
+        read: |level| mean(over_gpus(level, |gpu| gpu.activity.dram.get())),
+    },
 ];
+
+/// A value of each watched GPU that has it.
+fn over_gpus(level: &LevelRecord, read: impl Fn(&GpuWindow) -> Option<f64>) -> impl Iterator<Item = f64> {
+    level.telemetry.measured().into_iter().flat_map(|summary| &summary.gpus).filter_map(read)
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (count, sum) = values.fold((0_u32, 0.0), |(count, sum), value| (count + 1, sum + value));
+    (count > 0).then(|| sum / f64::from(count))
+}
 
 /// The metric of that id.
 #[must_use]

@@ -8,6 +8,7 @@ use crate::record::node::NodeRecord;
 use crate::record::search::Found;
 use crate::record::slo::Slo;
 use crate::record::target::TargetIdentity;
+use crate::record::telemetry::IdlePower;
 use crate::stats::interval::Interval;
 use crate::workload::mix::Mix;
 use crate::workload::trace::survey::TraceFacts;
@@ -215,6 +216,9 @@ pub struct RunRecord {
     /// What the generator itself can do, calls/s against the null target; bounds the search. `None` in virtual time.
     #[serde(default)]
     pub generator_ceiling: Option<f64>,
+    /// What the watched GPUs used while idle; empty where that was not measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idle: Vec<IdlePower>,
     /// Reference first and last; `None` until both were measured.
     pub drift: Option<Drift>,
     /// What the search found; `None` before its end.

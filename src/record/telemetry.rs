@@ -56,6 +56,17 @@ pub struct EnergyPerToken {
     pub net_j: Reading<f64>,
 }
 
+/// What a GPU used with the model loaded and no request, after it had settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IdlePower {
+    /// UUID.
+    pub gpu: String,
+    /// Mean, watts.
+    pub watts: f64,
+    /// Seconds it was measured for.
+    pub seconds: f64,
+}
+
 /// How a reading was distributed over the samples of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {

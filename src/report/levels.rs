@@ -118,7 +118,7 @@ pub(super) fn invalid(run: &RunRecord) -> Vec<String> {
     invalid.map(|level| format!("level {} ({}): {}", level.index, offered(level), level.verdict)).collect()
 }
 
-fn offered(level: &LevelRecord) -> String {
+pub(super) fn offered(level: &LevelRecord) -> String {
     match &level.offered {
         Offered::Closed { concurrency } => format!("{concurrency} in flight"),
         Offered::Open { calls_per_s, .. } => format!("{} calls/s", three(*calls_per_s)),
@@ -144,7 +144,7 @@ pub(super) fn generator_audit(run: &RunRecord) -> Option<String> {
     ))
 }
 
-fn head(metric: &Metric, run: &RunRecord) -> Head {
+pub(super) fn head(metric: &Metric, run: &RunRecord) -> Head {
     let (label, unit) = (metric.label.replace("GPU", run.target.device_noun()), metric.unit);
     // `calls/s/GPU` says its unit already.
     if label.contains('/') {
@@ -155,7 +155,7 @@ fn head(metric: &Metric, run: &RunRecord) -> Head {
 }
 
 /// A metric as a cell: a quantile that falls on a failure is infinite, a p99 from too few requests is marked.
-fn cell(metric: &Metric, level: &LevelRecord) -> Cell {
+pub(super) fn cell(metric: &Metric, level: &LevelRecord) -> Cell {
     let mut text = three_or_none((metric.read)(level));
     if let Some(distribution) = judged_distribution(metric.id, level) {
         if text == NONE && distribution.count > 0 {

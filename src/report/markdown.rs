@@ -2,7 +2,7 @@
 
 use crate::report::grid::{Grid, escaped};
 use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, whole_levels};
-use crate::report::{BenchReport, headline, plan};
+use crate::report::{BenchReport, gpus, headline, plan};
 
 /// The whole report.
 #[must_use]
@@ -25,6 +25,8 @@ pub fn text(report: &BenchReport<'_>) -> String {
     if !probes.is_empty() {
         text.push_str(&format!("\n{probes}"));
     }
+
+    text.push_str(&section("GPUs under load", &gpus::grid(run)));
 
     let audit = generator_audit(run).map(|audit| bullet("generator", &audit));
     let audit = audit.into_iter().chain(invalid(run).iter().map(|line| bullet("invalid", line))).collect::<String>();

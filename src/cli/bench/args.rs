@@ -179,6 +179,9 @@ pub struct WatchArgs {
     /// Measure also where others compute on the GPU, or hold its lock; said beside every number
     #[arg(long)]
     pub allow_shared: bool,
+    /// Keep every sample of the watched GPUs in a file, as JSON lines
+    #[arg(long, value_name = "FILE", requires = "watch_gpus")]
+    pub save_samples: Option<PathBuf>,
 }
 
 /// The system under test.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use crate::campaign::instruments::GPU_FAILED;
 use crate::campaign::measure::Halt;
 use crate::cli::bench::args::{BenchArgs, TargetKind};
 use crate::cli::bench::run::{Host, Place, Prepared, measure};
@@ -46,6 +47,9 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     let host = Host { node: node::describe(telemetry::record(&library)), clock, watched };
     let prepared = Prepared::new(args, host, &id, Drawn::new(out.progress()), &interrupt)?;
     let (run, halted) = measure(prepared, Place { store: &store, id: &id, command }, resumed, &interrupt)?;
+    for failure in run.findings.iter().filter(|finding| finding.code == GPU_FAILED) {
+        tracing::error!("{}: {}", failure.evidence, failure.next_step);
+    }
     if out.progress() != Progress::Silent {
         terminal::note(format_args!("saved as run {id} in `{}`", store.folder().join(&id).display()));
         if run.status != RunStatus::Complete {

@@ -29,6 +29,7 @@ use crate::record::node::NodeRecord;
 use crate::record::run::{RunRecord, RunStatus};
 use crate::record::slo::{Slo, SloSource};
 use crate::rng;
+use crate::store::atomic;
 use crate::store::runs::RunStore;
 use crate::workload::fit::Limits;
 
@@ -131,6 +132,7 @@ impl Prepared {
             ]),
             cold_start: self.targets.cold_start(),
             generator_ceiling: None,
+            idle: Vec::new(),
             drift: None,
             search: None,
             headline: None,
@@ -165,8 +167,9 @@ pub(super) fn measure(
             }
             let (folder, saved) = place.store.resume(folder)?;
             let cold_start = if saved.cold_start.first_request_ms.is_some() { saved.cold_start } else { run.cold_start };
-            let RunRecord { id, created, command, generator_ceiling, .. } = saved;
-            run = RunRecord { id, created, command, cold_start, generator_ceiling, ..run };
+            let RunRecord { id, created, command, generator_ceiling, idle, .. } = saved;
+            prepared.watched.instruments.take_off(&idle);
+            run = RunRecord { id, created, command, cold_start, generator_ceiling, idle, ..run };
             folder
         }
     };
@@ -195,6 +198,9 @@ pub(super) fn measure(
     let measured = bench::run(&mut bench, &mut *prepared.targets);
     run.levels = std::mem::take(&mut bench.levels);
     prepared.drawn.clear();
+    if let Some(file) = &prepared.args.watch.save_samples {
+        atomic::write(file, prepared.watched.instruments.recording()?.as_bytes())?;
+    }
     let result = match measured {
         Ok(result) => result,
         Err(error) => {
@@ -205,6 +211,7 @@ pub(super) fn measure(
     };
     let halted = result.halted;
     summary::conclude(&mut run, result, &prepared.plan);
+    run.findings.extend(prepared.watched.instruments.failure());
     journal.learn(|known| *known = run.clone())?;
     if run.status == RunStatus::Complete {
         journal.finish()?;

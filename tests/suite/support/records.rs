@@ -66,6 +66,7 @@ pub(crate) fn run(id: &str) -> RunRecord {
         plan_hash: "00".to_owned(),
         cold_start: ColdStart::default(),
         generator_ceiling: None,
+        idle: Vec::new(),
         drift: None,
         search: None,
         headline: None,
