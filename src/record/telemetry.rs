@@ -127,9 +127,9 @@ pub struct FaultCounters {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BeforeAfter<T> {
-    /// At the last reading before the window, or the first in it.
+    /// At the end of the level before, or at the first reading since.
     pub before: T,
-    /// At the last reading in the window.
+    /// At the last reading up to the window's end.
     pub after: T,
 }
 

@@ -136,7 +136,7 @@ impl Sampler {
     /// The summary of an interval that is over.
     #[must_use]
     pub fn window(&self, interval: &Interval) -> WindowSummary {
-        let silence = self.silence();
+        let silence = interval.to.since(self.last_beat());
         let summary = window(&self.shared.timeline(), &self.names, interval);
         WindowSummary { stale_s: (silence >= STALE).then(|| silence.as_secs_f64()), ..summary }
     }
@@ -144,8 +144,12 @@ impl Sampler {
     /// How long the more silent of the two loops has been silent.
     #[must_use]
     pub fn silence(&self) -> Nanos {
-        let beat = self.shared.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).min().unwrap_or(0);
-        self.clock.now().since(Nanos(beat))
+        self.clock.now().since(self.last_beat())
+    }
+
+    /// The earlier one of the two loops' last beats.
+    fn last_beat(&self) -> Nanos {
+        Nanos(self.shared.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).min().unwrap_or(0))
     }
 
     /// What ends the run at once, if anything does: the first of it.

@@ -11,6 +11,8 @@ use crate::telemetry::{energy, procfs};
 
 /// Samples further apart than this leave a gap: a few times the fast loop's 100 ms.
 const GAP: Nanos = Nanos::from_millis(500);
+/// A slow look speaks for a window that begins so much later: a little more than the slow loop's second.
+const SLOW_REACH: Nanos = Nanos::from_millis(1_200);
 
 /// What a watched GPU is called in a summary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +74,8 @@ pub fn covered(fast: &Fast) -> [bool; 4] {
 
 fn gpu_window(gpu: &GpuTimeline, named: &Named, interval: &Interval) -> GpuWindow {
     let fast = || gpu.fast.within(interval.from, interval.to).map(|(_, fast)| fast);
-    let slow = || gpu.slow.within(interval.from, interval.to).map(|(_, slow)| slow);
+    // A short window may lie between two slow looks: the one before it is its own.
+    let slow = || gpu.slow.within(Nanos(interval.from.0.saturating_sub(SLOW_REACH.0)), interval.to).map(|(_, slow)| slow);
     let spread = |read: fn(&Fast) -> Reading<f64>| spread(fast().map(read));
     let clock = |reading: Reading<u32>| reading.map(f64::from);
     let (coverage, longest_gap) = coverage(gpu, interval);
@@ -176,12 +179,12 @@ fn limit_changes(gpu: &GpuTimeline, interval: &Interval) -> Vec<LimitChange> {
     changes
 }
 
-/// Fault counters at the last look before the window, or the first in it, and at the last.
+/// Fault counters at the end of the level before, or the first look since, and at the last one: also what happened in the warm-up
+/// counts.
 fn faults(gpu: &GpuTimeline, interval: &Interval) -> BeforeAfter<FaultCounters> {
-    let first = || gpu.slow.within(interval.from, interval.to).next().map(|(_, slow)| slow.faults);
-    let after = gpu.slow.within(interval.from, interval.to).last().map(|(_, slow)| slow.faults);
-    let before = gpu.slow.last_before(interval.from).map(|slow| slow.faults).or_else(first);
-    BeforeAfter { before: before.unwrap_or_default(), after: after.unwrap_or_default() }
+    let since = || gpu.slow.within(interval.since, interval.to).map(|(_, slow)| slow.faults);
+    let before = gpu.slow.last_before(interval.since).map(|slow| slow.faults).or_else(|| since().next());
+    BeforeAfter { before: before.unwrap_or_default(), after: since().last().unwrap_or_default() }
 }
 
 /// Every process that some look saw, as it was at the last look that did.

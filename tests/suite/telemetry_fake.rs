@@ -198,6 +198,9 @@ fn a_library_that_does_not_fit_its_driver_says_what_to_do() {
     assert!(matches!(refused("init.return 9"), OpenError::DriverNotLoaded { .. }));
     assert!(matches!(refused("gpus 0"), OpenError::NoGpu { .. }));
     assert!(matches!(refused("init.return 999"), OpenError::Failed { .. }));
+    let hangs = FakeNvml::new("init.sleep_ms 3000");
+    let hangs = nvml::open_within(&hangs.library(), Duration::from_millis(200)).unwrap_err();
+    assert!(matches!(hangs, OpenError::Hangs { .. }) && hangs.to_string().contains("within 200ms"), "{hangs}");
     let missing = plimsoll::node::telemetry::open_under(std::path::Path::new("/nowhere"), None).unwrap_err();
     assert!(matches!(missing, NoTelemetry::NotFound { .. }) && missing.to_string().contains("/usr/lib64"), "{missing}");
 }

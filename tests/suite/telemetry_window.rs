@@ -142,6 +142,8 @@ fn limits_counters_and_faults_are_told_from_the_level_before_on() {
     assert!(gpu.limit_changes[0].to_string().contains("SM application clock changed from 1980 to 1410 MHz, 1 s before the window"));
     assert_eq!((gpu.faults.before.ecc_corrected, gpu.faults.after.ecc_corrected), (Reading::Value(5), Reading::Value(12)));
     assert_eq!(gpu.xids.iter().map(|xid| (xid.code, xid.at_s)).collect::<Vec<_>>(), [(13, -2.0)]);
+    let unseen = of(&timeline, &Interval::of(Nanos::from_millis(20_100), Nanos::from_millis(20_700)));
+    assert_eq!(unseen.limits.after.sm_clock_mhz, Reading::Value(1410), "a window between two slow looks has the one before it");
     let next = of(&timeline, &Interval { since: TO, ..Interval::of(Nanos::from_secs(31), Nanos::from_secs(39)) });
     assert_eq!((next.limit_changes.len(), next.xids.len()), (0, 1), "each is told once");
 }

@@ -7,14 +7,14 @@ use anyhow::Context;
 
 use crate::campaign::instruments::{GpuBusy, Instruments, Ownership};
 use crate::campaign::interrupt::Interrupt;
-use crate::cli::bench::args::{TargetKind, WatchArgs};
+use crate::cli::bench::args::WatchArgs;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::clock::Monotonic;
 use crate::node::telemetry::NoTelemetry;
 use crate::record::gpu::GpuRecord;
 use crate::store::lock::{GpuLock, LockError};
 use crate::telemetry::nvml::Library;
-use crate::telemetry::select::{Selected, UnknownGpu};
+use crate::telemetry::select::{GpuIdentity, Selected, UnknownGpu, select};
 use crate::telemetry::visible::{DeviceOrder, visible};
 
 /// The GPUs under watch, held for this run.
@@ -25,13 +25,13 @@ pub(super) struct Watched {
     _locks: Vec<GpuLock>,
 }
 
-/// Begins to watch what was asked for.
+/// Begins to watch the GPUs that are measured, as CUDA names them, and those that were asked for besides.
 ///
 /// # Errors
 /// When telemetry is required and not to be had, a GPU is not there, or somebody else is on it.
 pub(super) fn begin(
     args: &WatchArgs,
-    target: TargetKind,
+    measured: &[GpuIdentity],
     library: &Result<Library, NoTelemetry>,
     clock: Monotonic,
     lock_folder: &Path,
@@ -44,18 +44,21 @@ pub(super) fn begin(
         Err(none) if args.require_telemetry => return Err(none.clone()).context(required),
         Err(none) => return Ok(nothing(none.to_string())),
     };
-    let Some(wanted) = args.watch_gpus.as_deref().filter(|_| target != TargetKind::Simulated) else {
-        let why = match target {
-            TargetKind::Simulated => "time is simulated",
-            TargetKind::Engine | TargetKind::Null => "no GPU is measured (`--watch-gpus` watches some all the same)",
-        };
-        if args.require_telemetry {
-            return Err(anyhow::anyhow!(why)).context(required).exit_with(Exit::Unavailable);
-        }
-        return Ok(nothing(why.to_owned()));
-    };
     let gpus = &library.inventory().gpus;
-    let selected = selected(wanted, gpus)?;
+    let mut selected = select(measured, gpus)?;
+    for gpu in args.watch_gpus.as_deref().map_or(Ok(Vec::new()), |wanted| asked_for(wanted, gpus))? {
+        if !selected.contains(&gpu) {
+            selected.push(gpu);
+        }
+    }
+    if selected.is_empty() {
+        let why = "no GPU is measured (`--watch-gpus` watches some all the same)";
+        return if args.require_telemetry {
+            Err(anyhow::anyhow!(why)).context(required).exit_with(Exit::Unavailable)
+        } else {
+            Ok(nothing(why.to_owned()))
+        };
+    }
     let mut labels = Vec::new();
     let mut locks = Vec::new();
     for gpu in &selected {
@@ -70,7 +73,8 @@ pub(super) fn begin(
         );
     }
     let (source, names) = library.watch(&selected);
-    let instruments = Instruments::watch(Arc::new(source), names, clock, Ownership::Watches, interrupt);
+    let ownership = if measured.is_empty() { Ownership::Watches } else { Ownership::Computes };
+    let instruments = Instruments::watch(Arc::new(source), names, clock, ownership, interrupt);
     if !instruments.present().is_empty() && !args.allow_shared {
         return Err(GpuBusy::of(instruments.present()).into());
     }
@@ -79,7 +83,7 @@ pub(super) fn begin(
 }
 
 /// `all`, or a list of places in CUDA's order and of UUIDs or their beginnings.
-fn selected(wanted: &str, gpus: &[GpuRecord]) -> anyhow::Result<Vec<Selected>> {
+fn asked_for(wanted: &str, gpus: &[GpuRecord]) -> anyhow::Result<Vec<Selected>> {
     let (variable, order) = cuda_environment();
     let seen = || visible(variable.as_deref(), order, gpus);
     if wanted == "all" {
@@ -94,14 +98,7 @@ fn selected(wanted: &str, gpus: &[GpuRecord]) -> anyhow::Result<Vec<Selected>> {
         };
         Ok(found.ok_or_else(|| UnknownGpu::new(entry, gpus))?)
     };
-    let mut selected = Vec::new();
-    for entry in wanted.split(',').map(str::trim) {
-        let found = find(entry)?;
-        if !selected.contains(&found) {
-            selected.push(found);
-        }
-    }
-    Ok(selected)
+    wanted.split(',').map(str::trim).map(find).collect()
 }
 
 fn cuda_environment() -> (Option<String>, DeviceOrder) {

@@ -21,8 +21,8 @@ use crate::telemetry::nvml::read::NvmlSource;
 use crate::telemetry::select::Selected;
 use crate::telemetry::window::Named;
 
-/// How long opening the library and describing its GPUs may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long opening the library and describing its GPUs may take: a driver without persistence mode starts every GPU first.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the kernel's part of the driver says its version.
 const MODULE: &str = "/proc/driver/nvidia/version";
 
@@ -55,10 +55,12 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// It does not answer.
-    #[error("`{}` did not answer within {} s: the driver hangs. See `dmesg` for XIDs, and reboot", path.display(), PATIENCE.as_secs())]
+    #[error("`{}` did not answer within {patience:?}: the driver hangs. See `dmesg` for XIDs, and reboot", path.display())]
     Hangs {
         /// The library.
         path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// Anything else.
     #[error("cannot use `{}`: {wrong}. See `nvidia-smi`, which uses the same library", path.display())]
@@ -82,6 +84,14 @@ pub struct Library {
 /// # Errors
 /// When there is no telemetry to be had from it, and what to do.
 pub fn open(library: &Path) -> Result<Library, OpenError> {
+    open_within(library, PATIENCE)
+}
+
+/// As [`open`], with another patience.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_within(library: &Path, patience: Duration) -> Result<Library, OpenError> {
     let path = library.to_owned();
     let (answer, answered) = mpsc::channel();
     let opening = {
@@ -95,7 +105,7 @@ pub fn open(library: &Path) -> Result<Library, OpenError> {
     if let Err(error) = started {
         return Err(OpenError::Failed { path, wrong: format!("no thread to open it on: {error}") });
     }
-    answered.recv_timeout(PATIENCE).unwrap_or(Err(OpenError::Hangs { path }))
+    answered.recv_timeout(patience).unwrap_or(Err(OpenError::Hangs { path, patience }))
 }
 
 impl Library {
