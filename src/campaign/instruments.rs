@@ -14,7 +14,7 @@ use crate::record::level::LevelRecord;
 use crate::record::reading::Missing;
 use crate::record::telemetry::{Energy, EnergyPerToken, GpuProcess, GpuWindow, IdlePower, Telemetry, WindowSummary};
 use crate::record::verdict::Invalid;
-use crate::telemetry::sampler::{Alarm, Manner, Sampler};
+use crate::telemetry::sampler::{Alarm, Manner, STALE, Sampler};
 use crate::telemetry::window::{Interval, Named};
 use crate::telemetry::{Source, replay};
 
@@ -123,6 +123,12 @@ impl Instruments {
         }
     }
 
+    /// Whether a call to the driver hangs.
+    #[must_use]
+    pub fn hangs(&self) -> bool {
+        matches!(self, Self::Watching(watching) if watching.sampler.silence() >= STALE)
+    }
+
     /// The alarm and the name of its GPU.
     fn alarm(&self) -> Option<(Alarm, String)> {
         let Self::Watching(watching) = self else { return None };
@@ -226,6 +232,7 @@ impl Watching {
         let mut expected = self.present.iter().map(|process| process.pid).collect::<Vec<_>>();
         let came = self.sampler.processes().into_iter().map(|process| process.pid).filter(|pid| !expected.contains(pid));
         let mut came = came.collect::<Vec<_>>();
+        came.sort_unstable();
         came.dedup();
         let own = std::process::id();
         if came.contains(&own) {

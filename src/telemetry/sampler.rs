@@ -162,7 +162,10 @@ impl Sampler {
     pub fn wait_for_look(&self, since: Nanos, patience: Duration) -> bool {
         let deadline = self.clock.now() + Nanos::from_secs_f64(patience.as_secs_f64());
         loop {
-            let answered = |gpu: &GpuTimeline| gpu.slow.last().is_some_and(|(at, _)| *at >= since) || gpu.lost.is_some();
+            let looked = |at: Option<Nanos>| at.is_some_and(|at| at >= since);
+            let answered = |gpu: &GpuTimeline| {
+                gpu.lost.is_some() || looked(gpu.slow.last().map(|(at, _)| *at)) && looked(gpu.fast.last().map(|(at, _)| *at))
+            };
             if self.shared.timeline().gpus.iter().all(answered) {
                 return true;
             }

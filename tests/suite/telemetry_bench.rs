@@ -120,6 +120,12 @@ fn without_telemetry_a_run_goes_on_and_says_so_everywhere_unless_it_is_required(
     assert!(no_run(&data), "it is refused before any load");
     let missing = plimsoll().args(["bench", "--target", "null", "--quick", "--require-telemetry", "--nvml", "/nowhere"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(69), "{}", stderr(&missing));
+    let hangs = FakeNvml::new("sm_clock.sleep_ms 60000");
+    let refused = bench(&hangs, &data, &["--require-telemetry"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(69), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("a call to the driver hangs"), "{}", stderr(&refused));
+    let simulated = watching(&FakeNvml::new(""), &data, &["--target", "simulated", "--require-telemetry"]).output().unwrap();
+    assert_eq!(simulated.status.code(), Some(69), "{}", stderr(&simulated));
     let child = bench(&fake, &data, &["--format", "json"]).spawn().unwrap();
     first_level(&data);
     send(&child, Signal::TERM);

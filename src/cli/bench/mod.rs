@@ -43,8 +43,9 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     let id = resumed.as_ref().map_or_else(RunStore::new_id, |(_, saved)| saved.id.clone());
     let library = args.watch.nvml.open();
     let clock = Monotonic::start();
+    let seen_by = (args.target.target != TargetKind::Simulated).then_some(clock);
     // The CPU device computes on no GPU.
-    let watched = watch::begin(&args.watch, &[], &library, clock, &lock_folder(), &interrupt)?;
+    let watched = watch::begin(&args.watch, &[], &library, seen_by, &lock_folder(), &interrupt)?;
     let host = Host { node: node::describe(telemetry::record(&library)), clock, watched };
     let prepared = Prepared::new(args, host, &id, Drawn::new(out.progress()), &interrupt)?;
     let (run, halted) = measure(prepared, Place { store: &store, id: &id, command }, resumed, &interrupt)?;

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use crate::campaign::instruments::{GpuBusy, Instruments, Ownership};
 use crate::campaign::interrupt::Interrupt;
 use crate::cli::bench::args::WatchArgs;
@@ -25,7 +23,8 @@ pub(super) struct Watched {
     _locks: Vec<GpuLock>,
 }
 
-/// Begins to watch the GPUs that are measured, as CUDA names them, and those that were asked for besides.
+/// Begins to watch the GPUs that are measured, as CUDA names them, and those that were asked for besides. Without a clock time is
+/// simulated, and there is nothing to see.
 ///
 /// # Errors
 /// When telemetry is required and not to be had, a GPU is not there, or somebody else is on it.
@@ -33,16 +32,20 @@ pub(super) fn begin(
     args: &WatchArgs,
     measured: &[GpuIdentity],
     library: &Result<Library, NoTelemetry>,
-    clock: Monotonic,
+    clock: Option<Monotonic>,
     lock_folder: &Path,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Watched> {
     let nothing = |why: String| Watched { instruments: Instruments::none(why), labels: Vec::new(), _locks: Vec::new() };
     let required = "cannot measure without telemetry (`--require-telemetry`)";
+    // What is not to be had is fatal only where it was required.
+    let without = |why: anyhow::Error| {
+        if args.require_telemetry { Err(why.context(required)).exit_with(Exit::Unavailable) } else { Ok(nothing(why.to_string())) }
+    };
+    let Some(clock) = clock else { return without(anyhow::anyhow!("time is simulated")) };
     let library = match library {
         Ok(library) => library,
-        Err(none) if args.require_telemetry => return Err(none.clone()).context(required),
-        Err(none) => return Ok(nothing(none.to_string())),
+        Err(none) => return without(none.clone().into()),
     };
     let gpus = &library.inventory().gpus;
     let mut selected = select(measured, gpus)?;
@@ -52,12 +55,7 @@ pub(super) fn begin(
         }
     }
     if selected.is_empty() {
-        let why = "no GPU is measured (`--watch-gpus` watches some all the same)";
-        return if args.require_telemetry {
-            Err(anyhow::anyhow!(why)).context(required).exit_with(Exit::Unavailable)
-        } else {
-            Ok(nothing(why.to_owned()))
-        };
+        return without(anyhow::anyhow!("no GPU is measured (`--watch-gpus` watches some all the same)"));
     }
     let mut labels = Vec::new();
     let mut locks = Vec::new();
@@ -75,6 +73,9 @@ pub(super) fn begin(
     let (source, names) = library.watch(&selected);
     let ownership = if measured.is_empty() { Ownership::Watches } else { Ownership::Computes };
     let instruments = Instruments::watch(Arc::new(source), names, clock, ownership, interrupt);
+    if instruments.hangs() && args.require_telemetry {
+        return without(anyhow::anyhow!("a call to the driver hangs. See `dmesg` for XIDs, and reboot"));
+    }
     if !instruments.present().is_empty() && !args.allow_shared {
         return Err(GpuBusy::of(instruments.present()).into());
     }
