@@ -250,13 +250,18 @@ fn relative_slo(reference: &LevelRecord) -> Slo {
 
 /// Rising concurrency. Returns the plateau, calls/s: where the search starts, and never what it finds.
 fn sweep(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo) -> anyhow::Result<f64> {
-    let limit = bench.plan.most_concurrency.min(target.most_in_flight());
-    let mut sweep = Sweep::new(limit, bench.plan.fill_levels);
+    // Steps are of each device: all of them are at work at once.
+    let devices = target.devices() as u32;
+    let limit = bench.plan.most_concurrency.min(target.most_in_flight()) / devices;
+    let mut sweep = Sweep::new(limit.max(1), bench.plan.fill_levels);
+    let mut best: Option<(f64, u32)> = None;
     let mut plateau = 0.0_f64;
     while let Some(concurrency) = sweep.next_level() {
-        let level = bench.closed(target.alive()?, Purpose::Sweep, concurrency, Some(slo))?;
+        let level = bench.closed(target.alive()?, Purpose::Sweep, concurrency * devices, Some(slo))?;
         if level.verdict.is_valid() {
             plateau = plateau.max(level.throughput.calls_per_s);
+            let tokens = level.throughput.output_tokens_per_s;
+            best = best.filter(|(most, _)| *most >= tokens).or(Some((tokens, concurrency)));
         }
         sweep.report(Shown {
             concurrency,
@@ -268,6 +273,12 @@ fn sweep(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo) -> anyhow::Res
     }
     if let (Some(knee), Some(ended)) = (sweep.knee(), sweep.ended()) {
         bench.watcher.tell(Progress::Note(format!("sweep ended ({ended:?}), knee at {knee} in flight, plateau {plateau:.2} calls/s")));
+    }
+    if let (Some((_, concurrency)), true) = (best, devices > 1) {
+        target.renew();
+        let alive = target.alive()?;
+        let device = alive.identity().device.split(',').next().unwrap_or_default().to_owned();
+        bench.closed(alive, Purpose::Solo { device }, concurrency, Some(slo))?;
     }
     Ok(plateau)
 }

@@ -8,7 +8,7 @@ use crate::clock::Nanos;
 use crate::load::Driven;
 use crate::record::SCHEMA_VERSION;
 use crate::record::level::{
-    GeneratorAudit, InFlight, LevelRecord, ObjectiveJudgement, Offered, PerDevice, Purpose, SloJudgement, Throughput,
+    DeviceShare, GeneratorAudit, InFlight, LevelRecord, ObjectiveJudgement, Offered, PerDevice, Purpose, SloJudgement, Throughput,
 };
 use crate::record::request::{Ending, FailureKind};
 use crate::record::slo::Slo;
@@ -71,6 +71,8 @@ pub struct Seen<'a> {
     pub devices: u32,
     /// The target's counters over the level.
     pub counters: TargetCounters,
+    /// The same of each device that was at work, by its name, where the target has several.
+    pub by_device: Vec<(String, TargetCounters)>,
     /// What the GPUs say.
     pub witnessed: Witnessed,
     /// Whether time was simulated.
@@ -125,6 +127,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
             calls_per_s: throughput.calls_per_s / f64::from(seen.devices.max(1)),
             output_tokens_per_s: throughput.output_tokens_per_s / f64::from(seen.devices.max(1)),
         },
+        by_device: by_device(&seen.by_device, throughput.output_tokens_per_s),
         throughput,
         counts,
         traffic: seen.made.clone(),
@@ -139,6 +142,17 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         request_log_bytes: 0,
         unlogged_requests: 0,
     }
+}
+
+/// The window's tokens divided as those of the whole level are.
+fn by_device(counters: &[(String, TargetCounters)], output_tokens_per_s: f64) -> Vec<DeviceShare> {
+    let all: u64 = counters.iter().map(|(_, counters)| counters.decode_tokens).sum();
+    let share = |(device, counters): &(String, TargetCounters)| DeviceShare {
+        device: device.clone(),
+        output_tokens_per_s: output_tokens_per_s * counters.decode_tokens as f64 / (all as f64).max(1.0),
+        preemptions: counters.preemptions,
+    };
+    counters.iter().map(share).collect()
 }
 
 fn audit(seen: &Seen<'_>, window_s: f64) -> GeneratorAudit {

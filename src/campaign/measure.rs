@@ -21,8 +21,9 @@ use crate::load::{Chunks, Manner, drive};
 use crate::record::level::{LevelRecord, Offered, Purpose};
 use crate::record::request::RequestRecord;
 use crate::record::slo::Slo;
+use crate::record::target::TargetCounters;
 use crate::rng;
-use crate::target::Target;
+use crate::target::{Spread, Target};
 
 /// Why a campaign stopped before its end, other than by an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +105,10 @@ impl Bench<'_> {
             // The pace is set after the first reference, which may not eat the budget up before.
             windows.max = windows.max.min(Nanos(budget.0 / CLOSED_SHARE)).max(windows.min);
         }
+        target.spread(match spec.purpose {
+            Purpose::Solo { .. } => Spread::Only(0),
+            _ => Spread::Even,
+        });
         let mut judge = ClosedJudge::new(windows, concurrency);
         let run = Run { when, bin: windows.bin(), slo, shortest: windows.min };
         self.level(target, spec, run, &mut judge, ClosedJudge::judged)
@@ -126,6 +131,7 @@ impl Bench<'_> {
         let schedule = self.traffic.schedule(calls_per_s, spec.seed, self.plan.windows.steady())?;
         let when = When::Open { schedule, cap: self.plan.cap, on_cap: self.plan.on_cap() };
         let windows = self.plan.windows.scaled(self.pace);
+        target.spread(Spread::Independent);
         let mut judge = OpenJudge::new(windows, slo, aim, calls_per_s, rng::derive(spec.seed, "bootstrap"));
         let shortest = if aim == Aim::Decide { windows.window_min } else { windows.confirmation };
         let run = Run { when, bin: open::bin(&windows), slo: Some(slo), shortest };
@@ -182,7 +188,7 @@ impl Bench<'_> {
         let manner = Manner { timeout: self.plan.timeout, chunks: Chunks::Keep };
         self.telemetry.ready(self.clock.now());
         let started = wall_now().to_string();
-        let before = target.counters();
+        let before = (target.counters(), target.counters_by_device());
         let (journal, first_request_ms) = (&mut *self.journal, &mut self.first_request_ms);
         let mut first = spec.index == 0;
         let mut log = |record: RequestRecord| {
@@ -202,8 +208,9 @@ impl Bench<'_> {
             made: requests.tally(),
             judged: judged(judge),
             slo: run.slo,
-            devices: target.identity().devices,
-            counters: target.counters().since(&before),
+            devices: if matches!(spec.purpose, Purpose::Solo { .. }) { 1 } else { target.identity().devices },
+            counters: target.counters().since(&before.0),
+            by_device: by_device(target, &before.1),
             witnessed,
             virtual_time: self.clock.is_virtual(),
             ceiling: self.ceiling,
@@ -252,6 +259,16 @@ impl Bench<'_> {
             self.watcher.tell(Progress::Note(format!("{left_s:.0} s of the budget are left: windows x {:.2}", self.pace)));
         }
     }
+}
+
+/// What each of several devices added to its counters.
+fn by_device(target: &dyn Target, before: &[TargetCounters]) -> Vec<(String, TargetCounters)> {
+    let identity = target.identity();
+    if identity.devices < 2 {
+        return Vec::new();
+    }
+    let added = target.counters_by_device().into_iter().zip(before).map(|(now, before)| now.since(before));
+    identity.device.split(',').map(str::to_owned).zip(added).collect()
 }
 
 /// How one level is driven.

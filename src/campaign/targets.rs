@@ -11,6 +11,7 @@ use crate::rng;
 use crate::target::Target;
 use crate::target::in_process::InProcess;
 use crate::target::null::Null;
+use crate::target::several::{self, Several};
 use crate::target::simulated::Simulated;
 
 /// Makes targets of one kind.
@@ -132,27 +133,31 @@ impl Targets for NullTargets {
     }
 }
 
-/// Engines over one loaded model: the weights are shared, the cache is fresh.
+/// Engines over a loaded model, one on each device: the weights stay, the caches are fresh.
 #[derive(Debug)]
 pub struct EngineTargets {
-    model: LoadedModel,
+    /// The model as each device holds it; one or more.
+    models: Vec<LoadedModel>,
     identity: TargetIdentity,
     clock: Monotonic,
     load_s: f64,
+    /// Divides arrivals among the devices.
+    seed: u64,
 }
 
 impl EngineTargets {
-    /// Engines over `model`, whose loading took `load_s` seconds; their stamps come from `clock`.
+    /// Engines over `models`, one or more, whose loading took `load_s` seconds together; their stamps come from `clock`.
     #[must_use]
-    pub fn new(model: LoadedModel, clock: Monotonic, load_s: f64) -> Self {
-        let identity = InProcess::identity_of(&model);
-        Self { model, identity, clock, load_s }
+    pub fn new(models: Vec<LoadedModel>, clock: Monotonic, load_s: f64, seed: u64) -> Self {
+        let each: Vec<_> = models.iter().map(InProcess::identity_of).collect();
+        Self { models, identity: several::identity_of(&each), clock, load_s, seed }
     }
 
     /// Model and engine in every detail: a run is resumed on the same ones only.
     #[must_use]
     pub fn made_of(&self) -> String {
-        format!("{:?} {:?}", self.model.config, self.model.shape)
+        let each = self.models.iter().map(|model| format!("{:?} {:?}", model.config, model.shape));
+        each.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -162,7 +167,12 @@ impl Targets for EngineTargets {
     }
 
     fn fresh(&mut self) -> anyhow::Result<Box<dyn Target>> {
-        Ok(Box::new(InProcess::of(&self.model, self.clock).context("cannot start a fresh engine")?))
+        let start = |model| InProcess::of(model, self.clock).context("cannot start a fresh engine");
+        if let [model] = &self.models[..] {
+            return Ok(Box::new(start(model)?));
+        }
+        let engines = self.models.iter().map(|model| Ok(Box::new(start(model)?) as Box<dyn Target>));
+        Ok(Box::new(Several::new(engines.collect::<anyhow::Result<_>>()?, self.seed)))
     }
 
     fn cold_start(&self) -> ColdStart {
@@ -171,6 +181,7 @@ impl Targets for EngineTargets {
 
     fn most_in_flight(&self) -> u32 {
         // Beyond its largest batch an engine only queues; two doublings more show it, which is what the sweep asks for.
-        u32::try_from(self.model.shape.max_num_seqs.saturating_mul(4)).unwrap_or(u32::MAX)
+        let sequences: usize = self.models.iter().map(|model| model.shape.max_num_seqs).sum();
+        u32::try_from(sequences.saturating_mul(4)).unwrap_or(u32::MAX)
     }
 }

@@ -24,7 +24,7 @@ use crate::nvidia::{self, Libraries, gpus};
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceArgs {
-    /// Where the engine computes: cpu, cuda, cuda:N [default: the first GPU, or the CPU where there is none]
+    /// Where the engine computes: cpu, cuda:0, cuda:0,1, cuda:all [default: the first GPU, or the CPU where there is none]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceArg>,
     /// Folder of NVIDIA's libraries, tried before every other place [env: PLIMSOLL_CUDA_LIBRARIES=]
@@ -38,11 +38,15 @@ pub struct DeviceArgs {
     no_graphs: bool,
 }
 
+/// What a device may be called.
+const HOW_TO_NAME: &str = "give `cpu`, `cuda`, a GPU such as `cuda:0`, several such as `cuda:0,1`, or `cuda:all`";
+
 /// A device by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum DeviceArg {
     Cpu,
-    Cuda(u32),
+    /// By ordinal; all of them where none is named.
+    Cuda(Vec<u32>),
 }
 
 impl FromStr for DeviceArg {
@@ -51,9 +55,13 @@ impl FromStr for DeviceArg {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", number)) if number.parse::<u32>().is_ok() => Ok(Self::Cuda(number.parse().unwrap_or_default())),
-            _ => Err("give `cpu`, `cuda` or `cuda:N`, such as `cuda:0`".to_owned()),
+            None if text == "cuda" => Ok(Self::Cuda(vec![0])),
+            Some(("cuda", "all")) => Ok(Self::Cuda(Vec::new())),
+            Some(("cuda", numbers)) => {
+                let numbers: Result<Vec<u32>, _> = numbers.split(',').map(str::parse).collect();
+                numbers.map(Self::Cuda).map_err(|_| HOW_TO_NAME.to_owned())
+            }
+            _ => Err(HOW_TO_NAME.to_owned()),
         }
     }
 }
@@ -75,8 +83,8 @@ enum MatmulArg {
 pub(super) enum Device {
     /// The host's processor.
     Cpu(CpuSpec),
-    /// A GPU.
-    Cuda(CudaSpec, gpus::Gpu),
+    /// GPUs, each with an engine of its own; one or more.
+    Cuda(CudaSpec, Vec<gpus::Gpu>),
 }
 
 /// What is there of NVIDIA's, in the places that this process's environment names.
@@ -104,8 +112,8 @@ impl DeviceArgs {
     /// When the one that was asked for is not there.
     pub(super) fn choose(&self, arithmetic: Option<ArithmeticArg>, threads: NonZeroUsize) -> anyhow::Result<Device> {
         let driver = &self.libraries().driver;
-        let asked = self.device.unwrap_or(if driver.is_ok() { DeviceArg::Cuda(0) } else { DeviceArg::Cpu });
-        let DeviceArg::Cuda(ordinal) = asked else {
+        let asked = self.device.clone().unwrap_or(if driver.is_ok() { DeviceArg::Cuda(vec![0]) } else { DeviceArg::Cpu });
+        let DeviceArg::Cuda(ordinals) = asked else {
             let arithmetic = match arithmetic.unwrap_or(ArithmeticArg::F32) {
                 ArithmeticArg::F32 => Arithmetic::F32,
                 ArithmeticArg::Bf16 => Arithmetic::Bf16Dot,
@@ -113,13 +121,8 @@ impl DeviceArgs {
             return Ok(Device::Cpu(CpuSpec::new(threads, arithmetic)));
         };
         let there = driver.as_ref().map_err(|absence| anyhow::Error::new(absence.clone()));
-        let gpus = &there.with_context(|| format!("cannot compute on `cuda:{ordinal}`")).exit_with(Exit::Unavailable)?.gpus;
-        let gpu = gpus.iter().find(|gpu| gpu.ordinal == ordinal);
-        let gpu = gpu.with_context(|| {
-            let count = gpus.len();
-            format!("there is no `cuda:{ordinal}`: this process may use {count} GPUs, numbered from 0. Choose one of them, or check `CUDA_VISIBLE_DEVICES`")
-        });
-        let gpu = gpu.exit_with(Exit::Unavailable)?.clone();
+        let there = &there.context("cannot compute on a GPU").exit_with(Exit::Unavailable)?.gpus;
+        let gpus = named(&ordinals, there).exit_with(Exit::Unavailable)?;
         let element = match arithmetic.unwrap_or(ArithmeticArg::Bf16) {
             ArithmeticArg::F32 => Element::F32,
             ArithmeticArg::Bf16 => Element::Bf16,
@@ -129,8 +132,8 @@ impl DeviceArgs {
             MatmulArg::Own => MatmulChoice::Own,
             MatmulArg::Library => MatmulChoice::Library,
         };
-        let spec = CudaSpec { element, matmul, graphs: !self.no_graphs, cache: kernel_cache::open(), ..CudaSpec::new(ordinal) };
-        Ok(Device::Cuda(spec, gpu))
+        let spec = CudaSpec { element, matmul, graphs: !self.no_graphs, cache: kernel_cache::open(), ..CudaSpec::new(0) };
+        Ok(Device::Cuda(spec, gpus))
     }
 }
 
@@ -140,31 +143,54 @@ impl Device {
         matches!(self, Self::Cpu(_))
     }
 
-    /// The GPU, where it is one.
-    pub(super) const fn gpu(&self) -> Option<&gpus::Gpu> {
+    /// The GPUs; none where it is the host's processor.
+    pub(super) fn gpus(&self) -> &[gpus::Gpu] {
         match self {
-            Self::Cpu(_) => None,
-            Self::Cuda(_, gpu) => Some(gpu),
+            Self::Cpu(_) => &[],
+            Self::Cuda(_, gpus) => gpus,
         }
     }
 
-    /// Puts a model on the device.
+    /// Puts a model on each of the devices; `open` opens its source anew for each.
     ///
     /// # Errors
-    /// When it does not fit, or a file or the device fails.
+    /// When it does not fit, or a file or a device fails.
     pub(super) fn load(
         self,
         libraries: &Libraries,
-        source: ModelSource,
+        open: impl Fn() -> anyhow::Result<ModelSource>,
         wish: &ShapeWish,
         progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<LoadedModel, LoadError> {
+    ) -> anyhow::Result<Vec<LoadedModel>> {
         match self {
-            Self::Cpu(spec) => LoadedModel::load(source, move || CpuDevice::open(spec), wish, progress),
-            Self::Cuda(spec, _) => {
-                let gpu = Gpu::open(libraries, &spec)?;
-                LoadedModel::load(source, move || CudaDevice::open(&gpu), wish, progress)
+            Self::Cpu(spec) => Ok(vec![LoadedModel::load(open()?, move || CpuDevice::open(spec), wish, progress)?]),
+            Self::Cuda(spec, gpus) => {
+                let load = |gpu: &gpus::Gpu| {
+                    let gpu = Gpu::open(libraries, &CudaSpec { ordinal: gpu.ordinal, ..spec.clone() }).map_err(LoadError::from)?;
+                    Ok(LoadedModel::load(open()?, move || CudaDevice::open(&gpu), wish, progress)?)
+                };
+                gpus.iter().map(load).collect()
             }
         }
     }
+}
+
+/// The GPUs of these ordinals, each once; all of them where none is named.
+fn named(ordinals: &[u32], there: &[gpus::Gpu]) -> anyhow::Result<Vec<gpus::Gpu>> {
+    if ordinals.is_empty() {
+        return Ok(there.to_vec());
+    }
+    let find = |ordinal: &u32| {
+        let absent = || {
+            let count = there.len();
+            format!(
+                "there is no `cuda:{ordinal}`: this process may use {count} GPUs, numbered from 0. Choose one of them, or check `CUDA_VISIBLE_DEVICES`"
+            )
+        };
+        there.iter().find(|gpu| gpu.ordinal == *ordinal).cloned().with_context(absent)
+    };
+    let mut found = ordinals.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?;
+    found.sort_by_key(|gpu| gpu.ordinal);
+    found.dedup_by_key(|gpu| gpu.ordinal);
+    Ok(found)
 }

@@ -22,9 +22,9 @@ pub struct EngineArgs {
     /// Sequences that run at once
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_num_seqs: u32,
-    /// Tokens a step computes at most, which is how long prompts are cut into chunks
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
-    max_num_batched_tokens: u32,
+    /// Tokens a step computes at most, which is how long prompts are cut into chunks [default: 2048 on a GPU, 512 on a CPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    max_num_batched_tokens: Option<u32>,
     /// Tokens a KV block holds
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     block_size: u32,
@@ -55,11 +55,13 @@ enum DtypeArg {
 
 impl EngineArgs {
     /// The shape, KV blocks by the memory there is.
-    pub(super) fn wish(&self) -> ShapeWish {
+    pub(super) fn wish(&self, on_cpu: bool) -> ShapeWish {
+        // A GPU is busy with a chunk that would make everybody else on a CPU wait.
+        let chunk = self.max_num_batched_tokens.unwrap_or(if on_cpu { 512 } else { 2048 });
         ShapeWish {
             block_size: self.block_size as usize,
             max_num_seqs: self.max_num_seqs as usize,
-            max_num_batched_tokens: self.max_num_batched_tokens as usize,
+            max_num_batched_tokens: chunk as usize,
             prefix_reuse: if self.no_prefix_cache { PrefixReuse::Off } else { PrefixReuse::On },
             ..ShapeWish::default()
         }

@@ -9,13 +9,13 @@ use anyhow::Context;
 use clap::ArgGroup;
 use serde::Serialize;
 
-use crate::cli::device::DeviceArgs;
+use crate::cli::device::{Device, DeviceArgs};
 use crate::cli::engine_args::EngineArgs;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::loading;
 use crate::cli::terminal::{Format, Progress, Terminal};
 use crate::engine::limits::RequestLimits;
-use crate::engine::loading::{LoadedModel, ModelSource, ShapeWish};
+use crate::engine::loading::{LoadedModel, ShapeWish};
 use crate::engine::sequence::{EndOfSequence, EngineRequest};
 use crate::engine::{Engine, EngineEvent};
 use crate::model::tokenizer::{SpecialTokens, Tokenizer};
@@ -114,7 +114,8 @@ pub fn run(args: &GenerateArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let source = args.engine.open(&args.model, args.seed)?;
     let tokenizer = args.tokenizer(source.config.vocab_size)?;
     let prompts = args.prompts(tokenizer.as_ref())?;
-    let wish = args.wish(&prompts, args.max_new_tokens);
+    let device = args.choose_device()?;
+    let wish = args.wish(&prompts, args.max_new_tokens, device.is_cpu());
     let requests = args.requests(prompts);
     // Before the weights are made, which may take minutes.
     let limits = RequestLimits {
@@ -125,7 +126,7 @@ pub fn run(args: &GenerateArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     for request in &requests {
         limits.check(request).with_context(|| refused(request.key))?;
     }
-    let model = args.load(source, &wish, out.progress())?;
+    let model = args.load(device, &wish, out.progress())?;
     let mut engine = model.engine().context("cannot make an engine")?;
     let mut outputs = generate(&mut engine, requests, args.logits)?;
     if let Some(tokenizer) = &tokenizer {
@@ -197,16 +198,26 @@ impl GenerateArgs {
         (0..).zip(prompts).map(request).collect()
     }
 
-    fn load(&self, source: ModelSource, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {
+    /// The one device that computes.
+    fn choose_device(&self) -> anyhow::Result<Device> {
         let asked = self.threads.and_then(|threads| NonZeroUsize::new(usize::from(threads)));
         let threads = asked.or_else(|| NonZeroUsize::new(node::busy_cores() as usize)).unwrap_or(NonZeroUsize::MIN);
         let device = self.device.choose(self.engine.arithmetic, threads)?;
-        device.load(self.device.libraries(), source, wish, &mut loading::shown(progress)).context("cannot load the model")
+        if device.gpus().len() > 1 {
+            return Err(anyhow::anyhow!("`generate` computes on one device. Name one, such as `--device cuda:0`")).exit_with(Exit::Usage);
+        }
+        Ok(device)
+    }
+
+    fn load(&self, device: Device, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {
+        let open = || self.engine.open(&self.model, self.seed);
+        let loaded = device.load(self.device.libraries(), open, wish, &mut loading::shown(progress)).context("cannot load the model")?;
+        Ok(loaded.into_iter().next().expect("a device holds a model"))
     }
 
     /// The engine's shape, with blocks for all prompts and answers at once, unless their number is given.
-    fn wish(&self, prompts: &[Vec<u32>], max_new_tokens: u32) -> ShapeWish {
-        let wish = self.engine.wish();
+    fn wish(&self, prompts: &[Vec<u32>], max_new_tokens: u32, on_cpu: bool) -> ShapeWish {
+        let wish = self.engine.wish(on_cpu);
         let blocks = |prompt: &Vec<u32>| prompt.len().saturating_add(max_new_tokens as usize).div_ceil(wish.block_size);
         let needed = prompts.iter().map(blocks).fold(1, usize::saturating_add);
         ShapeWish {

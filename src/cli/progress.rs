@@ -98,6 +98,7 @@ fn name(purpose: &Purpose, offered: &Offered) -> String {
         Purpose::Search => "search".to_owned(),
         Purpose::Confirmation { run } => format!("confirmation {run}"),
         Purpose::Curve => "curve".to_owned(),
+        Purpose::Solo { device } => format!("{device} alone"),
     };
     match offered {
         Offered::Closed { concurrency } => format!("{purpose}, {concurrency} in flight"),

@@ -5,3 +5,4 @@
 
 pub mod load_latency;
 pub mod saturation;
+pub mod scaling;

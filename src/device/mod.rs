@@ -34,6 +34,8 @@ pub enum DeviceKind {
 pub struct DeviceIdentity {
     /// Kind of device.
     pub kind: DeviceKind,
+    /// Its number among those of its kind that this process may use, from 0.
+    pub ordinal: u32,
     /// Name the vendor gave it, for a CPU the processor model.
     pub name: String,
     /// Threads that compute, 1 or more; 0 where the word has no meaning.
@@ -64,6 +66,17 @@ pub struct HeadShape {
     pub kv_heads: usize,
     /// Width of one head; even.
     pub head_dim: usize,
+}
+
+impl DeviceIdentity {
+    /// As a command line names it: `cpu`, `cuda:1`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.kind {
+            DeviceKind::Cpu => "cpu".to_owned(),
+            DeviceKind::Cuda => format!("cuda:{}", self.ordinal),
+        }
+    }
 }
 
 impl HeadShape {

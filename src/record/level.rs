@@ -34,6 +34,11 @@ pub enum Purpose {
     },
     /// A point of the load-latency curve.
     Curve,
+    /// One device of several at work alone, at its share of a step of the sweep: what the others cost it.
+    Solo {
+        /// Which.
+        device: String,
+    },
 }
 
 impl fmt::Display for Purpose {
@@ -44,6 +49,7 @@ impl fmt::Display for Purpose {
             Self::Search => write!(out, "search"),
             Self::Confirmation { run } => write!(out, "confirmation {run}"),
             Self::Curve => write!(out, "curve"),
+            Self::Solo { device } => write!(out, "{device} alone"),
         }
     }
 }
@@ -169,6 +175,17 @@ pub struct PerDevice {
     pub output_tokens_per_s: f64,
 }
 
+/// What one device of several did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceShare {
+    /// Such as `cuda:1`.
+    pub device: String,
+    /// Its part of the window's output tokens per second, by its share of the tokens of the whole level.
+    pub output_tokens_per_s: f64,
+    /// Sequences of it that lost their blocks.
+    pub preemptions: u64,
+}
+
 /// One objective, judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObjectiveJudgement {
@@ -276,6 +293,9 @@ pub struct LevelRecord {
     pub throughput: Throughput,
     /// The same per device.
     pub per_device: PerDevice,
+    /// Each device by itself, where the target has several.
+    #[serde(default)]
+    pub by_device: Vec<DeviceShare>,
     /// Requests in flight.
     pub in_flight: InFlight,
     /// Latencies of the cohort.

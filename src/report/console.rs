@@ -3,7 +3,7 @@
 use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, sweep_levels, whole_levels};
 use crate::report::paint::Tone;
 use crate::report::prose::{boxed, labelled, paragraph, title};
-use crate::report::{BenchReport, Look, gpus, headline, picture, plan};
+use crate::report::{BenchReport, Look, devices, gpus, headline, picture, plan};
 
 /// The whole report.
 #[must_use]
@@ -12,6 +12,7 @@ pub fn text(report: &BenchReport<'_>, look: Look) -> String {
         header(report, look),
         load_line(report, look),
         curve(report, look),
+        devices(report, look),
         gpus(report, look),
         generator(report, look),
         "\n".to_owned() + &boxed(&headline::lines(report.run, report.saturation.as_ref()), look),
@@ -58,6 +59,15 @@ fn curve(report: &BenchReport<'_>, look: Look) -> String {
     let probes = probes(report.run).iter().map(|(label, line)| labelled(label, line, look)).collect::<String>();
     let gap = if probes.is_empty() { "" } else { "\n" };
     title("Latency over load", "open loop: arrivals that a slow target never slows", look) + &table + &notes(&table, look) + gap + &probes
+}
+
+fn devices(report: &BenchReport<'_>, look: Look) -> String {
+    let grid = devices::grid(report.run);
+    if grid.is_empty() {
+        return String::new();
+    }
+    let together = devices::together(report.run).map_or(String::new(), |text| format!("\n{}", paragraph(&text, Tone::Usual, look)));
+    title("Devices side by side", "at the busiest step of the load line", look) + &grid.to_text(look) + &together
 }
 
 fn gpus(report: &BenchReport<'_>, look: Look) -> String {

@@ -30,7 +30,7 @@ pub(super) fn grid(run: &RunRecord) -> Grid {
     let shown = |level: &&LevelRecord| match level.purpose {
         Purpose::Sweep | Purpose::Curve => true,
         Purpose::Confirmation { .. } => !has_curve,
-        Purpose::Reference { .. } | Purpose::Search => false,
+        Purpose::Reference { .. } | Purpose::Search | Purpose::Solo { .. } => false,
     };
     for level in run.levels.iter().filter(|level| level.telemetry.measured().is_some()).filter(shown) {
         let mut row = vec![Cell::new(offered(level))];

@@ -5,6 +5,7 @@
 
 pub mod console;
 pub mod csv;
+mod devices;
 mod gpus;
 mod grid;
 mod headline;

@@ -12,7 +12,6 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
 
 use crate::clock::{Clock, Monotonic};
-use crate::device::DeviceKind;
 use crate::device::error::DeviceError;
 use crate::engine::limits::RequestLimits;
 use crate::engine::loading::LoadedModel;
@@ -68,10 +67,6 @@ impl InProcess {
     /// What an engine over `model` is, before there is one.
     #[must_use]
     pub fn identity_of(model: &LoadedModel) -> TargetIdentity {
-        let device = match model.device.kind {
-            DeviceKind::Cpu => "cpu",
-            DeviceKind::Cuda => "cuda:0",
-        };
         let limits =
             RequestLimits { vocab_size: model.config.vocab_size, context: model.config.max_position_embeddings, shape: model.shape };
         bounded_by(
@@ -79,7 +74,7 @@ impl InProcess {
             TargetIdentity {
                 kind: "engine".to_owned(),
                 model: model.name.clone(),
-                device: device.to_owned(),
+                device: model.device.label(),
                 precision: model.precision(),
                 devices: 1,
                 labels: model.labels(),

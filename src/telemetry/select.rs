@@ -73,10 +73,17 @@ pub fn select(wanted: &[GpuIdentity], gpus: &[GpuRecord]) -> Result<Vec<Selected
 /// The GPU or instance of exactly this UUID.
 fn by_uuid(uuid: &str, gpus: &[GpuRecord]) -> Option<Selected> {
     gpus.iter().enumerate().find_map(|(index, gpu)| {
-        let instance = || gpu.instances.iter().position(|instance| instance.uuid.eq_ignore_ascii_case(uuid));
-        let whole = gpu.uuid.eq_ignore_ascii_case(uuid).then_some(Selected::whole(index));
+        // CUDA does not say whether the UUID it gives is a GPU's or an instance's; its digits are those of one of them.
+        let is = |known: &str| !uuid.is_empty() && digits(known).eq_ignore_ascii_case(digits(uuid));
+        let instance = || gpu.instances.iter().position(|instance| is(&instance.uuid));
+        let whole = is(&gpu.uuid).then_some(Selected::whole(index));
         whole.or_else(|| Some(Selected { gpu: index, instance: Some(instance()?) }))
     })
+}
+
+/// A UUID without the word before it.
+fn digits(uuid: &str) -> &str {
+    uuid.strip_prefix("GPU-").or_else(|| uuid.strip_prefix("MIG-")).unwrap_or(uuid)
 }
 
 fn by_bus(bus_id: &str, gpus: &[GpuRecord]) -> Option<Selected> {

@@ -179,7 +179,7 @@ fn traffic_is_fitted_to_the_cache_of_an_engine_and_not_to_the_context_of_its_mod
     let spec = CpuSpec::new(NonZeroUsize::MIN, Arithmetic::F32);
     let source = ModelSource::open("llama-5m", 0).unwrap();
     let model = LoadedModel::load(source, move || CpuDevice::open(spec), &wish, &mut |_| {}).unwrap();
-    let mut targets = EngineTargets::new(model, Monotonic::start(), 0.0);
+    let mut targets = EngineTargets::new(vec![model], Monotonic::start(), 0.0, 1);
     let identity = targets.identity();
     assert_eq!((identity.max_context, identity.vocab_size, identity.device.as_str()), (8 * 16 + 1, 4096, "cpu"));
     let limits = Limits { max_context: identity.max_context, vocab_size: identity.vocab_size };

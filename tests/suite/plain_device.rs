@@ -87,6 +87,7 @@ impl Plain {
     pub(crate) fn open() -> Result<Self, DeviceError> {
         let identity = DeviceIdentity {
             kind: DeviceKind::Cpu,
+            ordinal: 0,
             name: "plain".to_owned(),
             threads: 1,
             arithmetic: "f64".to_owned(),

@@ -178,6 +178,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
             tokens_interval: None,
             whole_level_output_tokens_per_s: completed_per_s * OUTPUT_TOKENS * 0.97,
         },
+        by_device: Vec::new(),
         per_device: PerDevice { devices: 1, calls_per_s, output_tokens_per_s: completed_per_s * OUTPUT_TOKENS },
         in_flight: InFlight { mean: in_flight, max: (in_flight * 1.5) as u64, slope: None },
         latency: Latencies {

@@ -29,7 +29,7 @@ const CPU_LENGTHS: f64 = 0.125;
 
 /// The model that was asked for, or the preset that fits the device.
 pub(super) fn model(args: &BenchArgs, node: &NodeRecord, device: &Device) -> String {
-    let fits = defaults::of(node, device.gpu().map(|gpu| gpu.memory_bytes));
+    let fits = defaults::of(node, device.gpus().iter().map(|gpu| gpu.memory_bytes).min());
     args.target.model.clone().unwrap_or_else(|| if args.quick { fits.quick_model } else { fits.model }.to_owned())
 }
 

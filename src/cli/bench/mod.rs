@@ -26,6 +26,7 @@ use crate::node::telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
 use crate::store::lock::NodeLock;
 use crate::store::runs::{RunStore, load};
+use crate::telemetry::select::GpuIdentity;
 
 /// Measures a target, saves the run and prints its report.
 ///
@@ -44,10 +45,13 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     let library = args.watch.nvml.open();
     let clock = Monotonic::start();
     let seen_by = (args.target.target != TargetKind::Simulated).then_some(clock);
-    // The CPU device computes on no GPU.
-    let watched = watch::begin(&args.watch, &[], &library, seen_by, &lock_folder(), &interrupt)?;
-    let host = Host { node: node::describe(telemetry::record(&library)), clock, watched };
-    let prepared = Prepared::new(args, host, &id, Drawn::new(out.progress()), &interrupt)?;
+    let node = node::describe(telemetry::record(&library));
+    let device = choose::device(&args, &node)?;
+    let measured = device.iter().flat_map(|device| device.gpus());
+    let measured: Vec<_> = measured.map(|gpu| GpuIdentity { uuid: gpu.uuid.clone(), pci_bus_id: gpu.bus_id.clone() }).collect();
+    let watched = watch::begin(&args.watch, &measured, &library, seen_by, &lock_folder(), &interrupt)?;
+    let host = Host { node, clock, watched };
+    let prepared = Prepared::new(args, device, host, &id, Drawn::new(out.progress()), &interrupt)?;
     let (run, halted) = measure(prepared, Place { store: &store, id: &id, command }, resumed, &interrupt)?;
     for failure in run.findings.iter().filter(|finding| finding.code == GPU_FAILED) {
         tracing::error!("{}: {}", failure.evidence, failure.next_step);

@@ -62,18 +62,26 @@ pub(super) type Resumed = Option<(PathBuf, RunRecord)>;
 
 impl Prepared {
     /// Loads the model and makes the traffic.
-    pub(super) fn new(args: BenchArgs, host: Host, id: &str, mut drawn: Drawn, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        args: BenchArgs,
+        device: Option<Device>,
+        host: Host,
+        id: &str,
+        mut drawn: Drawn,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         let Host { node, clock, watched } = host;
         let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
         // Whatever is wrong with the traffic is said before weights are loaded.
-        let device = choose::device(&args, &node)?;
         let traffic = choose::traffic(&args, device.as_ref())?;
         let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match (args.target.target, device) {
             (_, Some(device)) => {
+                let for_model = device.clone();
                 let source = model(&args, &node, &device, seed)?;
                 choose::fitted(traffic.clone(), choose::limits(&source.config))?;
-                let engines = engine(source, &args, device, clock, &mut drawn, interrupt)?;
+                let open = || model(&args, &node, &for_model, seed);
+                let engines = engine(open, &args, seed, device, clock, &mut drawn, interrupt)?;
                 let made_of = engines.made_of();
                 (Box::new(engines), Box::new(clock), made_of)
             }
@@ -250,15 +258,19 @@ fn model(args: &BenchArgs, node: &NodeRecord, device: &Device, seed: u64) -> any
 }
 
 fn engine(
-    source: ModelSource,
+    open: impl Fn() -> anyhow::Result<ModelSource>,
     args: &BenchArgs,
+    seed: u64,
     device: Device,
     clock: Monotonic,
     drawn: &mut Drawn,
     interrupt: &Interrupt,
 ) -> anyhow::Result<EngineTargets> {
-    let wish =
-        ShapeWish { num_kv_blocks: args.target.kv_blocks, host_cache: u64::from(args.target.kv_cache_gib) << 30, ..args.engine.wish() };
+    let wish = ShapeWish {
+        num_kv_blocks: args.target.kv_blocks,
+        host_cache: u64::from(args.target.kv_cache_gib) << 30,
+        ..args.engine.wish(device.is_cpu())
+    };
     let began = clock.now();
     let mut told = |at: LoadProgress| {
         drawn.tell(Progress::Loading { done: at.done, total: at.total });
@@ -267,17 +279,20 @@ fn engine(
             resume_unwind(Box::new(Halt::Signal(signal)));
         }
     };
-    let loaded = catch_unwind(AssertUnwindSafe(|| device.load(args.device.libraries(), source, &wish, &mut told)));
-    let model = match loaded {
-        Ok(model) => model.context("cannot load the model")?,
+    let loaded = catch_unwind(AssertUnwindSafe(|| device.load(args.device.libraries(), open, &wish, &mut told)));
+    let models = match loaded {
+        Ok(models) => models.context("cannot load the model")?,
         Err(stopped) => match stopped.downcast::<Halt>() {
             Ok(halt) => return Err(*halt).context("stopped while the model was loaded, before anything was measured"),
             Err(panic) => resume_unwind(panic),
         },
     };
-    let (blocks, gib) = (model.shape.num_kv_blocks, model.memory.kv_cache as f64 / f64::from(1 << 30));
-    let cache =
-        format!("the KV cache has {blocks} blocks of {} tokens, {gib:.2} GiB (`--kv-blocks`, `--kv-cache-gib`)", model.shape.block_size);
-    drawn.tell(Progress::Note(cache));
-    Ok(EngineTargets::new(model, clock, clock.now().since(began).as_secs_f64()))
+    for model in &models {
+        let (blocks, gib) = (model.shape.num_kv_blocks, model.memory.kv_cache as f64 / f64::from(1 << 30));
+        let (device, size) = (model.device.label(), model.shape.block_size);
+        let cache =
+            format!("the KV cache on {device} has {blocks} blocks of {size} tokens, {gib:.2} GiB (`--kv-blocks`, `--kv-cache-gib`)");
+        drawn.tell(Progress::Note(cache));
+    }
+    Ok(EngineTargets::new(models, clock, clock.now().since(began).as_secs_f64(), rng::derive(seed, "devices")))
 }

@@ -48,7 +48,10 @@ pub(super) fn begin(
         Err(none) => return without(none.clone().into()),
     };
     let gpus = &library.inventory().gpus;
-    let mut selected = select(measured, gpus)?;
+    let mut selected = match select(measured, gpus) {
+        Ok(selected) => selected,
+        Err(unknown) => return without(unknown.into()),
+    };
     for gpu in args.watch_gpus.as_deref().map_or(Ok(Vec::new()), |wanted| asked_for(wanted, gpus))? {
         if !selected.contains(&gpu) {
             selected.push(gpu);

@@ -145,6 +145,7 @@ impl CpuDevice {
         let count = threads.count();
         let identity = DeviceIdentity {
             kind: DeviceKind::Cpu,
+            ordinal: 0,
             name: processor_name(),
             threads: count,
             arithmetic: spec.arithmetic.label().to_owned(),

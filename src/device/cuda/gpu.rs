@@ -74,6 +74,7 @@ impl Gpu {
         }
         let identity = DeviceIdentity {
             kind: DeviceKind::Cuda,
+            ordinal: spec.ordinal,
             name: facts.name.clone(),
             threads: 0,
             arithmetic: spec.element.name().to_owned(),

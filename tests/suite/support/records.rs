@@ -91,6 +91,7 @@ pub(crate) fn level(index: u32) -> LevelRecord {
         counts: Counts { cohort: 100, completed: 100, whole_level: 120, ..Counts::default() },
         traffic: Tally::default(),
         throughput: Throughput { calls_per_s: 10.0, ..Throughput::default() },
+        by_device: Vec::new(),
         per_device: PerDevice { devices: 1, calls_per_s: 10.0, output_tokens_per_s: 200.0 },
         in_flight: InFlight::default(),
         latency: Latencies::default(),
