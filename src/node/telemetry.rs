@@ -2,31 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::nvidia::Absence;
+use crate::nvidia::library;
+use crate::nvidia::search::Search;
 use crate::record::node::GpuTelemetry;
 use crate::telemetry::nvml::{self, Library, OpenError};
-
-/// NVIDIA's management library.
-const LIBRARY: &str = "libnvidia-ml.so.1";
-/// Where distributions, containers and WSL keep it.
-const FOLDERS: &[&str] = &[
-    "usr/lib/x86_64-linux-gnu",
-    "usr/lib/aarch64-linux-gnu",
-    "usr/lib64",
-    "usr/lib",
-    "usr/local/nvidia/lib64",
-    "usr/lib/wsl/lib",
-    "run/opengl-driver/lib",
-];
 
 /// There are no GPU counters here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoTelemetry {
-    /// There is no library.
-    #[error("`{LIBRARY}` not found in {looked_in}")]
-    NotFound {
-        /// All folders, separated by commas.
-        looked_in: String,
-    },
+    /// There is no library, or it lacks what makes it one.
+    #[error(transparent)]
+    NotFound(#[from] Absence),
     /// The file that was named is not there.
     #[error("there is no file `{}`, which was named as the NVML library (`--nvml`, PLIMSOLL_NVML)", path.display())]
     NotThere {
@@ -46,10 +33,7 @@ pub fn open_under(root: &Path, named: Option<&Path>) -> Result<Library, NoTeleme
     let found = match named {
         Some(path) if path.exists() => path.to_owned(),
         Some(path) => return Err(NoTelemetry::NotThere { path: path.to_owned() }),
-        None => FOLDERS.iter().map(|folder| root.join(folder).join(LIBRARY)).find(|path| path.exists()).ok_or_else(|| {
-            let looked_in = FOLDERS.iter().map(|folder| format!("/{folder}")).collect::<Vec<_>>().join(", ");
-            NoTelemetry::NotFound { looked_in }
-        })?,
+        None => library::nvml(&Search { root: root.to_owned(), by_loader: root == Path::new("/"), ..Search::default() })?.path,
     };
     Ok(nvml::open(&found)?)
 }

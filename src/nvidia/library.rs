@@ -97,7 +97,10 @@ pub(super) fn cublaslt(search: &Search) -> Probe<Library> {
 }
 
 /// Finds NVML. It is opened again, by its path, by whoever reads counters.
-pub(super) fn nvml(search: &Search) -> Probe<Library> {
+///
+/// # Errors
+/// When it is in none of the places, with all of them, or lacks what makes it NVML.
+pub fn nvml(search: &Search) -> Probe<Library> {
     let (_, path) = open(search, &NVML)?;
     Ok(Library { path, version: String::new() })
 }
@@ -106,6 +109,10 @@ pub(super) fn nvml(search: &Search) -> Probe<Library> {
 fn open(search: &Search, wanted: &Wanted) -> Probe<(Opened, PathBuf)> {
     let (mut looked_for, mut refusals) = (Vec::new(), Vec::new());
     for place in search.places(wanted.origin) {
+        looked_for.push(match &place {
+            Place::Loader => "the loader's path".to_owned(),
+            Place::Folder(folder) => folder.display().to_string(),
+        });
         for name in wanted.names {
             let path = match &place {
                 Place::Loader => PathBuf::from(name),
@@ -114,7 +121,6 @@ fn open(search: &Search, wanted: &Wanted) -> Probe<(Opened, PathBuf)> {
             if matches!(place, Place::Folder(_)) && !path.exists() {
                 continue;
             }
-            looked_for.push(path.display().to_string());
             // SAFETY: opening runs the library's initialisers; these are NVIDIA's own libraries, or what the user named as such.
             match unsafe { Opened::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
                 Ok(opened) => {
@@ -126,7 +132,7 @@ fn open(search: &Search, wanted: &Wanted) -> Probe<(Opened, PathBuf)> {
             }
         }
     }
-    let reason = refusals.pop().unwrap_or_else(|| format!("`{}` was not found", wanted.names[0]));
+    let reason = refusals.pop().unwrap_or_else(|| format!("`{}` was not found", wanted.names.join("` or `")));
     Err(Absence { what: wanted.what.to_owned(), reason, looked_for, remedy: wanted.remedy.to_owned() })
 }
 

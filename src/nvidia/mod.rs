@@ -23,7 +23,7 @@ pub struct Absence {
     pub what: String,
     /// Why it cannot be used.
     pub reason: String,
-    /// Files that were tried, in order.
+    /// Places that were looked in, in order.
     pub looked_for: Vec<String>,
     /// What to do.
     pub remedy: String,
@@ -33,7 +33,7 @@ impl fmt::Display for Absence {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} cannot be used: {}", self.what, self.reason)?;
         if !self.looked_for.is_empty() {
-            write!(out, " (looked for {})", self.looked_for.join(", "))?;
+            write!(out, " (looked in {})", self.looked_for.join(", "))?;
         }
         write!(out, ". {}", self.remedy)
     }

@@ -19,11 +19,21 @@ pub struct Search {
     pub home: Option<PathBuf>,
     /// Where the file system begins; tests bring their own.
     pub root: PathBuf,
+    /// Whether the loader is asked by name; it knows no other root.
+    pub by_loader: bool,
 }
 
 impl Default for Search {
     fn default() -> Self {
-        Self { explicit: None, cuda_home: None, virtual_env: None, conda_prefix: None, home: None, root: PathBuf::from("/") }
+        Self {
+            explicit: None,
+            cuda_home: None,
+            virtual_env: None,
+            conda_prefix: None,
+            home: None,
+            root: PathBuf::from("/"),
+            by_loader: true,
+        }
     }
 }
 
@@ -70,7 +80,7 @@ impl Search {
             folders.extend(self.cuda_home.iter().flat_map(|home| below(home, TOOLKIT_FOLDERS)));
         }
         let mut places: Vec<_> = folders.into_iter().map(Place::Folder).collect();
-        places.push(Place::Loader);
+        places.extend(self.by_loader.then_some(Place::Loader));
         let general = match origin {
             Origin::Driver => below(&self.root, DRIVER_FOLDERS),
             Origin::Toolkit => [self.toolkits(), self.python()].concat(),
