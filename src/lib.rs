@@ -36,6 +36,7 @@ pub mod report;
 pub mod store;
 
 // Floor 6.
+pub mod doctor;
 pub mod target;
 
 // Floor 7.

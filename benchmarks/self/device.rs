@@ -17,6 +17,7 @@ use plimsoll::clock::{Clock, Monotonic};
 use plimsoll::device::Ops;
 use plimsoll::device::cpu::{Arithmetic, CpuDevice, CpuSpec, KernelChoice};
 use plimsoll::device::source::Element;
+use plimsoll::record::ceilings::CeilingKind;
 
 /// What weights are stored as, and how products are computed over them.
 const KINDS: [(Element, Arithmetic); 4] = [
@@ -58,11 +59,16 @@ fn best_of_five(mut run: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<
     (0..5).map(|_| run()).try_fold(f64::INFINITY, |best, seconds| Ok(best.min(seconds?)))
 }
 
+/// Bytes a second that memory is read with.
+fn reading(ops: &mut CpuDevice) -> anyhow::Result<f64> {
+    Ok(ops.ceilings(&mut |_| {})?.best(CeilingKind::MemoryRead, None).unwrap_or(f64::NAN))
+}
+
 fn decode(label: &str, spec: CpuSpec, element: Element) -> anyhow::Result<()> {
     const CONTEXT: usize = 16;
     const TOKENS: usize = 32;
     let mut ops = CpuDevice::open(spec)?;
-    let before = ops.ceilings()?.read_bytes_per_s;
+    let before = reading(&mut ops)?;
     let mut model = Model::random(ops, SMALL, element, 64, 256)?;
     let clock = Monotonic::start();
     let prompt: Vec<u32> = (1..=CONTEXT as u32).collect();
@@ -74,7 +80,7 @@ fn decode(label: &str, spec: CpuSpec, element: Element) -> anyhow::Result<()> {
         }
         Ok(clock.now().since(start).as_secs_f64() / TOKENS as f64)
     })?;
-    let after = model.ops.ceilings()?.read_bytes_per_s;
+    let after = reading(&mut model.ops)?;
     let ceiling = before.max(after);
     // One step reads all of it but the embedding table.
     let rate = ((SMALL.layer_parameters() + SMALL.output_parameters()) * element.bytes()) as f64 / best;
@@ -93,7 +99,7 @@ fn decode(label: &str, spec: CpuSpec, element: Element) -> anyhow::Result<()> {
 
 fn prefill(label: &str, spec: CpuSpec, element: Element, tokens: usize) -> anyhow::Result<()> {
     let mut ops = CpuDevice::open(spec)?;
-    let ceilings = ops.ceilings()?;
+    let ceilings = ops.ceilings(&mut |_| {})?;
     let mut model = Model::random(ops, SMALL, element, tokens, tokens)?;
     let prompt: Vec<u32> = (0..tokens as u32).collect();
     let clock = Monotonic::start();
@@ -103,8 +109,9 @@ fn prefill(label: &str, spec: CpuSpec, element: Element, tokens: usize) -> anyho
         Ok(clock.now().since(start).as_secs_f64())
     })?;
     let rate = 2.0 * (SMALL.layer_parameters() * tokens) as f64 / best;
-    let paired = ceilings.bf16_flops_per_s.filter(|_| spec.arithmetic == Arithmetic::Bf16Dot);
-    let ceiling = paired.unwrap_or(ceilings.f32_flops_per_s);
+    let product = |element: &str| ceilings.best(CeilingKind::MatrixProduct, Some(element));
+    let paired = product("bf16").filter(|_| spec.arithmetic == Arithmetic::Bf16Dot);
+    let ceiling = paired.or_else(|| product("f32")).unwrap_or(f64::NAN);
     println!(
         "prefill {label} | {:7.1} tok/s | {:6.1} GFLOP/s of {:6.1} ({}) = {:5.1} % | {}",
         tokens as f64 / best,

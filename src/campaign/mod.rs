@@ -25,6 +25,7 @@ pub mod progress;
 pub mod search;
 pub mod series;
 pub mod settle;
+pub mod steps;
 pub mod summary;
 pub mod sweep;
 pub mod tally;

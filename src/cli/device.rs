@@ -143,6 +143,26 @@ impl Device {
         matches!(self, Self::Cpu(_))
     }
 
+    /// The only device that is meant, its ordinal in the specification.
+    ///
+    /// # Errors
+    /// A usage error when several GPUs were named.
+    pub(super) fn only(self) -> anyhow::Result<Self> {
+        match self {
+            Self::Cuda(spec, gpus) if gpus.len() == 1 => Ok(Self::Cuda(CudaSpec { ordinal: gpus[0].ordinal, ..spec }, gpus)),
+            Self::Cuda(..) => Err(anyhow::anyhow!("this verb works on one GPU at a time. Name one, such as `--device cuda:0`")).exit_with(Exit::Usage),
+            Self::Cpu(_) => Ok(self),
+        }
+    }
+
+    /// Element type that a GPU computes with; `None` of a CPU.
+    pub(super) const fn element(&self) -> Option<Element> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Cuda(spec, _) => Some(spec.element),
+        }
+    }
+
     /// The GPUs; none where it is the host's processor.
     pub(super) fn gpus(&self) -> &[gpus::Gpu] {
         match self {

@@ -202,11 +202,7 @@ impl GenerateArgs {
     fn choose_device(&self) -> anyhow::Result<Device> {
         let asked = self.threads.and_then(|threads| NonZeroUsize::new(usize::from(threads)));
         let threads = asked.or_else(|| NonZeroUsize::new(node::busy_cores() as usize)).unwrap_or(NonZeroUsize::MIN);
-        let device = self.device.choose(self.engine.arithmetic, threads)?;
-        if device.gpus().len() > 1 {
-            return Err(anyhow::anyhow!("`generate` computes on one device. Name one, such as `--device cuda:0`")).exit_with(Exit::Usage);
-        }
-        Ok(device)
+        self.device.choose(self.engine.arithmetic, threads)?.only()
     }
 
     fn load(&self, device: Device, wish: &ShapeWish, progress: Progress) -> anyhow::Result<LoadedModel> {

@@ -16,8 +16,13 @@ struct Folder(PathBuf);
 
 /// The user's folder of compiled kernels; none where the user has no home.
 pub(super) fn open() -> Option<Arc<dyn KernelCache>> {
+    Some(Arc::new(Folder(folder()?)))
+}
+
+/// Where it is.
+pub(super) fn folder() -> Option<PathBuf> {
     let base = etcetera::choose_base_strategy().ok()?;
-    Some(Arc::new(Folder(base.cache_dir().join("plimsoll").join("kernels"))))
+    Some(base.cache_dir().join("plimsoll").join("kernels"))
 }
 
 impl KernelCache for Folder {

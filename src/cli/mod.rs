@@ -4,10 +4,12 @@
 //! This floor parses, reads the environment, prints and ends the process; it measures and judges nothing.
 
 pub mod bench;
+pub mod ceilings;
 pub mod completions;
 pub mod defaults;
 pub mod demand;
 mod device;
+pub mod doctor;
 mod engine_args;
 pub mod exit;
 mod failure;
@@ -24,6 +26,7 @@ pub mod progress;
 mod report;
 pub mod runs;
 pub mod signals;
+pub mod steps;
 pub mod terminal;
 
 use std::ffi::OsString;
@@ -88,6 +91,12 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Plan capacity from a run: the formula, for each peak to be ready for
     Plan(plan::PlanArgs),
+    /// Measure what the device can do at most: the denominators of every share of a ceiling
+    Ceilings(ceilings::CeilingsArgs),
+    /// Time whole steps of the engine beside the least that the machine could take for them
+    Steps(steps::StepsArgs),
+    /// Check libraries, GPUs and permissions, and every kernel against the CPU device
+    Doctor(doctor::DoctorArgs),
     /// Say what this machine is
     Node(node::NodeArgs),
     /// List and show the runs kept
@@ -148,6 +157,9 @@ impl Verb {
             Self::Bench(args) => bench::run(args, arguments, out),
             Self::Generate(args) => generate::run(args, out),
             Self::Plan(args) => plan::run(args, out),
+            Self::Ceilings(args) => ceilings::run(args, out),
+            Self::Steps(args) => steps::run(args, out),
+            Self::Doctor(args) => doctor::run(args, out),
             Self::Node(args) => node::run(args, out),
             Self::Runs(args) => runs::run(args, out),
             Self::Completions(args) => completions::run(args, out),

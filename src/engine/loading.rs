@@ -221,7 +221,15 @@ impl LoadedModel {
         self.engine_of(self.shape)
     }
 
-    /// The same in another shape; its requests are no longer than those that the model was loaded for.
+    /// A fresh forward pass with an empty cache and no scheduler before it, of the model's shape.
+    ///
+    /// # Errors
+    /// As [`Self::engine`].
+    pub fn forward(&self) -> Result<Box<dyn ForwardPass>, LoadError> {
+        Ok((self.make)(&self.shape)?)
+    }
+
+    /// An engine in another shape; its requests are no longer than those that the model was loaded for.
     ///
     /// # Errors
     /// As [`Self::engine`].

@@ -3,7 +3,9 @@
 //! Records hold stamps, counts, intervals and verdicts. How they are measured is decided above (`load`,
 //! `campaign`), how they are judged beside (`curve`, `capacity`); nothing here computes more than a ratio.
 
+pub mod ceilings;
 pub mod clocks;
+pub mod diagnosis;
 pub mod finding;
 pub mod gpu;
 pub mod level;
@@ -15,6 +17,7 @@ pub mod run;
 pub mod search;
 mod seed;
 pub mod slo;
+pub mod steps;
 pub mod target;
 pub mod telemetry;
 pub mod verdict;

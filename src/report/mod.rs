@@ -3,9 +3,11 @@
 //! Nothing here measures, judges or prints: functions take records and give text, or a JSON value. Every number has
 //! three significant figures with its unit in the column head, and is never cut to fit.
 
+pub mod ceilings;
 pub mod console;
 pub mod csv;
 mod devices;
+pub mod diagnosis;
 mod gpus;
 mod grid;
 mod headline;
@@ -17,6 +19,7 @@ pub mod paint;
 mod picture;
 pub mod plan;
 mod prose;
+pub mod steps;
 
 use crate::capacity::plan::{Plan, PlanError, PlanInputs};
 use crate::capacity::throughput::{NoCapacity, Throughput};

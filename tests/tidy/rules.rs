@@ -22,12 +22,12 @@ const FLOORS: &[(&[&str], u32)] = &[
     (&["curve", "model", "nvidia"], 3),
     (&["capacity", "device", "telemetry"], 4),
     (&["engine", "node", "report", "store"], 5),
-    (&["target"], 6),
+    (&["doctor", "target"], 6),
     (&["load"], 7),
     (&["campaign"], 8),
     (&["cli"], 10),
 ];
-const MEASURING: &[&str] = &["nvidia", "device", "telemetry", "engine", "node", "target", "load"];
+const MEASURING: &[&str] = &["nvidia", "device", "telemetry", "engine", "node", "doctor", "target", "load"];
 const JUDGING: &[&str] = &["curve", "capacity", "report", "store"];
 const PURE: &[&str] = &["units", "stats", "workload", "record", "queueing", "curve", "capacity"];
 /// What a pure room may not name.

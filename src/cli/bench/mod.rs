@@ -67,7 +67,7 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
 }
 
 /// Where all users of the node look for its lock.
-fn lock_folder() -> PathBuf {
+pub(super) fn lock_folder() -> PathBuf {
     std::env::var_os("PLIMSOLL_LOCK_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
 }
 

@@ -1,11 +1,12 @@
 //! Ceilings of the processor, measured with the device's own threads.
 
 use crate::clock::{Clock, Monotonic};
-use crate::device::ceilings::Ceilings;
+use crate::device::ceilings::{Passes, Told, bytes_text};
 use crate::device::cpu::vectorised::vectorised;
 use crate::device::cpu::{Arithmetic, CpuDevice, CpuTensor, matmul_portable, memory};
 use crate::device::error::DeviceError;
 use crate::device::source::{Element, MatrixSource, Values, random_element};
+use crate::record::ceilings::{Ceiling, CeilingKind, CeilingsRecord};
 
 /// Buffer for the memory ceilings: beyond any last-level cache share of a few cores.
 const BUFFER: usize = 512 << 20;
@@ -17,31 +18,60 @@ const PAGE: usize = 512;
 const LINE: usize = 8;
 /// Width, outputs and rows of the large product.
 const SIDE: usize = 2048;
+/// Whose code.
+const BY: &str = "plimsoll";
 /// Each ceiling is the best of so many passes.
 const PASSES: usize = 5;
+/// Seconds that all of them take, about.
+pub const SECONDS: f64 = 3.0;
 
-/// Seconds of the fastest of some passes.
-fn fastest(mut pass: impl FnMut()) -> f64 {
+/// Some passes, timed.
+fn timed(mut pass: impl FnMut()) -> Passes {
     let clock = Monotonic::start();
     let times = (0..PASSES).map(|_| {
         let start = clock.now();
         pass();
         clock.now().since(start).as_secs_f64()
     });
-    times.fold(f64::INFINITY, f64::min)
+    Passes::new(times.collect())
 }
 
 impl CpuDevice {
-    /// Measures all ceilings; takes about two seconds and 1 GiB of memory.
+    /// Measures all ceilings; takes about three seconds and 1.5 GiB of memory.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn ceilings(&mut self) -> Result<Ceilings, DeviceError> {
-        let mut source = memory::large_pages("the buffer that memory is measured with", BUFFER)?;
-        let mut sink = memory::large_pages("the buffer that memory is measured with", BUFFER)?;
-        source.chunks_mut(4096).for_each(|page| page[0] = 1);
-        sink.chunks_mut(4096).for_each(|page| page[0] = 1);
-        let read = fastest(|| {
+    pub fn ceilings(&mut self, told: Told<'_>) -> Result<CeilingsRecord, DeviceError> {
+        let clock = Monotonic::start();
+        let mut ceilings = Vec::new();
+        let mut keep = |ceiling: Ceiling| {
+            told(&ceiling);
+            ceilings.push(ceiling);
+        };
+        self.memory_ceilings(&mut keep)?;
+        keep(self.crate_product());
+        if let Some(product) = self.bf16_product()? {
+            keep(product);
+        }
+        Ok(CeilingsRecord {
+            device: self.identity.name.clone(),
+            instructions: self.identity.instructions.clone(),
+            labels: vec!["CPU device: no GPU measurement".to_owned(), format!("{} threads", self.threads.count())],
+            ceilings,
+            notes: Vec::new(),
+            seconds: clock.now().as_secs_f64(),
+        })
+    }
+
+    fn memory_ceilings(&self, keep: &mut impl FnMut(Ceiling)) -> Result<(), DeviceError> {
+        const WHAT: &str = "the buffer that memory is measured with";
+        let [mut source, mut sink, mut third] =
+            [memory::large_pages(WHAT, BUFFER)?, memory::large_pages(WHAT, BUFFER)?, memory::large_pages(WHAT, BUFFER)?];
+        for buffer in [&mut source, &mut sink, &mut third] {
+            buffer.chunks_mut(4096).for_each(|page| page[..4].copy_from_slice(&1.0_f32.to_le_bytes()));
+        }
+        let size = || bytes_text(BUFFER as u64);
+        let read = timed(|| {
             let words: &[u64] = bytemuck::cast_slice(&source);
             self.threads.run(&|thread| {
                 let own = &words[self.threads.part(thread, words.len(), 4096)];
@@ -52,32 +82,42 @@ impl CpuDevice {
                 ));
             });
         });
+        keep(read.ceiling(CeilingKind::MemoryRead, BUFFER as f64, BY, size()));
         let piece = BUFFER / self.threads.count() / 4096 * 4096;
-        let copy = fastest(|| {
+        let used = (piece * self.threads.count()) as f64;
+        let copy = timed(|| {
             let pairs = source.chunks(piece).zip(sink.chunks_mut(piece)).take(self.threads.count());
             self.threads.each(pairs, |_, (from, to)| to.copy_from_slice(from));
         });
-        let copied = piece * self.threads.count();
-        Ok(Ceilings {
-            read_bytes_per_s: BUFFER as f64 / read,
-            copy_bytes_per_s: 2.0 * copied as f64 / copy,
-            f32_flops_per_s: self.crate_product(),
-            bf16_flops_per_s: self.bf16_product()?,
-        })
+        keep(copy.ceiling(CeilingKind::MemoryCopy, 2.0 * used, BY, size()));
+        let triad = timed(|| {
+            let pieces = sink.chunks_mut(piece).zip(source.chunks(piece).zip(third.chunks(piece))).take(self.threads.count());
+            self.threads.each(pieces, |_, (a, (b, c))| {
+                let (a, b, c): (&mut [f32], &[f32], &[f32]) =
+                    (bytemuck::cast_slice_mut(a), bytemuck::cast_slice(b), bytemuck::cast_slice(c));
+                vectorised(
+                    self.arch,
+                    #[inline(always)]
+                    || a.iter_mut().zip(b.iter().zip(c)).for_each(|(a, (b, c))| *a = b + 0.5 * c),
+                );
+            });
+        });
+        keep(triad.ceiling(CeilingKind::MemoryTriad, 3.0 * used, BY, size()));
+        Ok(())
     }
 
     /// One large product by the `gemm` crate, its columns shared out among the threads.
-    fn crate_product(&self) -> f64 {
+    fn crate_product(&self) -> Ceiling {
         let fill = |seed| (0..SIDE * SIDE).map(|index| random_element(seed, index as u64, 0.0, 1.0)).collect::<Vec<f32>>();
         let (x, weights) = (fill(1), fill(2));
         let mut out = vec![0.0; SIDE * SIDE];
-        let seconds = fastest(|| matmul_portable::shared_wide(&self.threads, &x, SIDE, &weights, SIDE, &mut out));
+        let passes = timed(|| matmul_portable::shared_wide(&self.threads, &x, SIDE, &weights, SIDE, &mut out));
         std::hint::black_box(&out);
-        2.0 * (SIDE as f64).powi(3) / seconds
+        product(&passes, Element::F32, "gemm crate")
     }
 
-    /// The same by this device's bf16 dot products.
-    fn bf16_product(&mut self) -> Result<Option<f64>, DeviceError> {
+    /// The same by this device's bf16 dot products; `None` where the processor has none.
+    fn bf16_product(&mut self) -> Result<Option<Ceiling>, DeviceError> {
         let Some(kernels) = self.kernels.with(Arithmetic::Bf16Dot) else { return Ok(None) };
         let source = MatrixSource {
             name: "the matrix that products are measured with".into(),
@@ -91,14 +131,19 @@ impl CpuDevice {
         let x = CpuTensor { values, rows: SIDE, width: SIDE };
         let mut out = CpuTensor { values: vec![0.0; SIDE * SIDE], rows: 0, width: SIDE };
         let mut failure = Ok(());
-        let seconds = fastest(|| {
+        let passes = timed(|| {
             let product = super::matmul::matmul(&self.threads, kernels, &mut self.packed, &x, &weight, None, &mut out);
             failure = std::mem::replace(&mut failure, Ok(())).and(product);
         });
         failure?;
         std::hint::black_box(&out);
-        Ok(Some(2.0 * (SIDE as f64).powi(3) / seconds))
+        Ok(Some(product(&passes, Element::Bf16, BY)))
     }
+}
+
+fn product(passes: &Passes, element: Element, by: &str) -> Ceiling {
+    let ceiling = passes.ceiling(CeilingKind::MatrixProduct, 2.0 * (SIDE as f64).powi(3), by, format!("{SIDE}^3"));
+    Ceiling { element: Some(element.name().to_owned()), ..ceiling }
 }
 
 /// Sum of all words, in enough lanes that loads and not additions limit it. Several neighbouring pages are walked side by

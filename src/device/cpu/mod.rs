@@ -5,7 +5,7 @@
 
 mod attention;
 pub mod cache;
-mod ceilings;
+pub mod ceilings;
 mod exp;
 mod matmul;
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::device::cuda::driver::Context;
+use crate::device::cuda::driver::{Context, Function};
 use crate::device::cuda::kernels::Kernels;
 use crate::device::cuda::matmul::MatmulChoice;
 use crate::device::cuda::program::{KernelCache, Modules, Sources};
@@ -46,7 +46,7 @@ pub struct Gpu {
     /// Whether cuBLASLt is there.
     pub(super) library: bool,
     /// Holds the kernels' code; dropped last.
-    _modules: Modules,
+    modules: Modules,
 }
 
 /// Lowest compute capability that the kernels run on.
@@ -86,7 +86,20 @@ impl Gpu {
             let absence = libraries.cublaslt.as_ref().expect_err("it is not there").clone();
             return Err(DeviceError::Absent { absence });
         }
-        Ok(Arc::new(Self { context, kernels, spec: spec.clone(), identity, facts: facts.clone(), library, _modules: modules }))
+        Ok(Arc::new(Self { context, kernels, spec: spec.clone(), identity, facts: facts.clone(), library, modules }))
+    }
+
+    /// A kernel that no step uses.
+    pub(super) fn kernel(&self, program: &str, name: &str) -> Result<Function, DeviceError> {
+        self.modules.function(program, name)
+    }
+
+    /// How many kernels a step may use, and those that spill registers to memory, with the bytes a thread spills.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    pub fn spills(&self) -> Result<(usize, Vec<(String, u32)>), DeviceError> {
+        Ok((self.modules.found().len(), Kernels::spills(&self.modules)?))
     }
 
     /// The GPU as the driver describes it.

@@ -5,6 +5,7 @@
 //! opened by `nvidia::probe` alone: who has no driver never comes here.
 
 mod attention;
+pub mod ceilings;
 mod compiler;
 mod driver;
 pub mod gpu;

@@ -162,7 +162,10 @@ impl Modules {
     pub(super) fn function(&self, program: &str, name: &str) -> Result<Function, DeviceError> {
         let module = self.loaded.get(program).expect("every program is loaded");
         let function = module.function(name)?;
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), function));
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.iter().all(|(known, _)| known != name) {
+            found.push((name.to_owned(), function));
+        }
         Ok(function)
     }
 
