@@ -94,7 +94,7 @@ fn in_f32_every_checkpoint_gives_the_tokens_of_another_implementation() {
         preemptions += exact(host, CHECKPOINTS[number % CHECKPOINTS.len()], case);
     }
     assert!(preemptions > 0, "no sequence was preempted: that shows nothing of it");
-    assert!(host.counters().graph_launches > 0, "no step was played");
+    assert!(host.counters().is_none_or(|counters| counters.graph_launches > 0), "no step was played");
 }
 
 /// The prompts answered on the reference's own prefix.

@@ -17,12 +17,11 @@ use plimsoll::device::{AttentionSpec, HeadShape, KvCacheSpec, Ops};
 
 use crate::support::host_gpu::{HostGpu, host_gpu};
 
-const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
 
 /// A GPU that is not there, with kernels of this element type.
 pub(crate) fn gpu(host: &HostGpu, element: Element, matmul: MatmulChoice, graphs: bool) -> Arc<Gpu> {
-    let spec = CudaSpec { element, matmul, graphs, ..CudaSpec::new(0) };
+    let spec = CudaSpec { element, matmul, graphs, cache: Some(host.cache()), ..CudaSpec::new(0) };
     Gpu::open(host.libraries(), &spec).unwrap()
 }
 
@@ -101,8 +100,8 @@ fn agree(what: &str, element: Element, ours: &[f32], wanted: &[f32]) {
 fn each(case: impl Fn(&HostGpu, Element)) {
     let Some(host) = host_gpu() else { return };
     for element in ELEMENTS {
-        for seed in SEEDS {
-            host.set_seed(seed);
+        for seed in host.seeds() {
+            host.set_seed(*seed);
             case(host, element);
         }
     }

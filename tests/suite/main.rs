@@ -27,6 +27,7 @@ mod fake_cuda;
 mod forced;
 mod formula;
 mod generate;
+mod gpu_script;
 mod in_process;
 mod kv_blocks;
 mod memory;
