@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::cli::bench::lock_folder;
 use crate::cli::exit::Exit;
+use crate::cli::nvml_args::NvmlArgs;
 use crate::cli::terminal::{self, Format, Progress, Terminal};
 use crate::cli::{device, kernel_cache};
 use crate::device::cuda::gpu::CudaSpec;
@@ -33,6 +34,8 @@ pub struct DoctorArgs {
     /// Folder of NVIDIA's libraries, tried before every other place [env: PLIMSOLL_CUDA_LIBRARIES=]
     #[arg(long, value_name = "DIR")]
     cuda_libraries: Option<PathBuf>,
+    #[command(flatten)]
+    nvml: NvmlArgs,
 }
 
 #[derive(Serialize)]
@@ -58,8 +61,10 @@ pub fn run(args: &DoctorArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let mut folders = vec![("the node's lock", lock_folder())];
     folders.extend(out.data_dir().ok().map(|folder| ("runs", folder)));
     folders.extend(kernel_cache::folder().map(|folder| ("compiled kernels", folder)));
+    let nvml = args.nvml.open();
     let examination = Examination {
         libraries,
+        telemetry: nvml.as_ref().map_err(ToString::to_string),
         spec: CudaSpec { cache: kernel_cache::open(), ..CudaSpec::new(args.gpu) },
         visible_devices: std::env::var_os("CUDA_VISIBLE_DEVICES").map(|value| value.to_string_lossy().into_owned()),
         folders,

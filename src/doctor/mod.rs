@@ -8,6 +8,7 @@ pub mod comparison;
 mod gpu;
 mod growth;
 mod machine;
+mod telemetry;
 mod whole;
 
 use std::path::PathBuf;
@@ -15,12 +16,15 @@ use std::path::PathBuf;
 use crate::device::cuda::gpu::CudaSpec;
 use crate::nvidia::Libraries;
 use crate::record::diagnosis::{Check, Diagnosis};
+use crate::telemetry::nvml::Library;
 
 /// What is examined.
 #[derive(Debug)]
 pub struct Examination<'a> {
     /// What was found of NVIDIA's.
     pub libraries: &'a Libraries,
+    /// NVML, opened; or why there are no readings.
+    pub telemetry: Result<&'a Library, String>,
     /// Which GPU, and where its compiled kernels are kept.
     pub spec: CudaSpec,
     /// `CUDA_VISIBLE_DEVICES`, where it is set.
@@ -45,6 +49,7 @@ impl Examination<'_> {
         machine::libraries(self, &mut keep);
         machine::gpus(self, &mut keep);
         machine::permissions(self, &mut keep);
+        telemetry::examine(self, &mut keep);
         gpu::examine(self, &mut keep);
         diagnosis
     }

@@ -34,7 +34,7 @@ impl CheckResult {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Part of the examination: `libraries`, `gpus`, `permissions`, `kernels`, `model`.
+    /// Part of the examination: `libraries`, `gpus`, `permissions`, `telemetry`, `kernels`, `model`.
     pub section: String,
     /// What was checked.
     pub name: String,

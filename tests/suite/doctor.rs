@@ -6,6 +6,7 @@ use plimsoll::doctor::cases::cases;
 use plimsoll::doctor::comparison::{compare, specification};
 use serde_json::Value;
 
+use crate::support::fake_nvml::FakeNvml;
 use crate::support::{document, fake_cuda, plimsoll, stderr, stdout};
 
 /// The program on a machine without a GPU, or on one whose kernels run on the host.
@@ -64,6 +65,28 @@ fn on_a_gpu_every_kernel_and_whole_steps_are_compared_with_the_cpu_device() {
     assert_eq!(checks(&document, "model").len(), 2);
     let there_is_no_such = examined(Some(&folder), &["--gpu", "7", "--format", "json"]);
     assert_eq!(there_is_no_such.status.code(), Some(3), "{}", stdout(&there_is_no_such));
+}
+
+#[test]
+fn readings_that_a_driver_does_not_give_are_named_with_their_reason() {
+    let read = |fake: &FakeNvml| {
+        let mut command = plimsoll();
+        command.args(["doctor", "--quick", "--format", "json"]).env("PLIMSOLL_NVML", fake.library()).env("CUDA_VISIBLE_DEVICES", "");
+        let document = document(&command.output().unwrap());
+        checks(&document, "telemetry")
+            .last()
+            .map(|check| (check["result"].clone(), check["evidence"].as_str().unwrap().to_owned()))
+            .unwrap()
+    };
+    let fake = FakeNvml::new("");
+    let (result, evidence) = read(&fake);
+    assert!(result == "ok" && evidence.contains(" there"), "{evidence}");
+    fake.set("power.return", 3);
+    let (result, evidence) = read(&fake);
+    assert!(result == "warning" && evidence.contains("power_w (not supported)"), "{evidence}");
+    let refused = FakeNvml::new("init.return 18");
+    let (result, evidence) = read(&refused);
+    assert!(result == "could_not_run" && evidence.contains("version mismatch"), "{evidence}");
 }
 
 #[test]
