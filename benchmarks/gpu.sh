@@ -50,7 +50,7 @@ stage doctor 90 "$pack/plimsoll" doctor --require-gpu ${DOCTOR:-}
 stage ceilings 60 "$pack/plimsoll" ceilings ${CEILINGS:-}
 stage steps 130 "$pack/plimsoll" steps ${STEPS:---model llama-3.1-8b}
 stage tests-ops 60 "$suite" --test-threads=1 --nocapture ${TESTS_OPS:-cuda_ops::}
-stage tests-models 60 "$suite" --test-threads=1 --nocapture cuda_models::
+stage tests-models 90 "$suite" --test-threads=1 --nocapture cuda_models::
 stage bench 150 "$pack/plimsoll" bench --quick ${BENCH:-}
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -n 1)
 if [ -n "$sanitizer" ]; then
