@@ -5,7 +5,8 @@
 //! nothing of models, requests or schedules: it sees packed matrices, activations and the flat arrays of one step.
 //!
 //! One step is `begin_step` (everything that varies goes to the device here, and only here, so that the calls that
-//! follow can be recorded once and replayed), `recorded`, the layer loop, `sample`, `end_step`.
+//! follow can be recorded once and replayed), `recorded`, the layer loop, `sample`, `launch_step`, `end_step`. On a device
+//! that runs ahead the next step may be begun and launched before this one is ended.
 
 pub mod ceilings;
 pub mod control_group;
@@ -243,10 +244,16 @@ pub trait Ops: Send {
 
     // One step.
 
-    /// Takes over the arrays of one step; every operation until [`Ops::end_step`] refers to them.
+    /// Whether a step may be begun before the one before it is ended, and token ids may be fed back
+    /// ([`FED_BACK`](step::FED_BACK)).
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+
+    /// Takes over the arrays of one step; every operation until it is launched refers to them.
     ///
     /// # Errors
-    /// Arrays that contradict each other or exceed [`StepLimits`].
+    /// Arrays that contradict each other or exceed [`StepLimits`]; too many steps that were not ended.
     fn begin_step(&mut self, batch: &StepBatch) -> Result<(), DeviceError>;
 
     /// Asked once after [`Ops::begin_step`] by a caller whose operations depend on the shape of the step alone: `true` when
@@ -259,8 +266,16 @@ pub trait Ops: Send {
         Ok(false)
     }
 
-    /// Ends the step: what was still under way is finished, its failures are reported, and `token_ids` gets what
-    /// [`Ops::sample`] chose, one id per wanted row; nothing where it was not called.
+    /// Every operation of the step was called: it runs to its end by itself. [`Ops::end_step`] does this where nobody did.
+    ///
+    /// # Errors
+    /// The device's own failure.
+    fn launch_step(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// Ends the earliest step that was begun: what was still under way of it is finished, its failures are reported, and
+    /// `token_ids` gets what [`Ops::sample`] chose, one id per wanted row; nothing where it was not called.
     ///
     /// # Errors
     /// A failure of any operation of the step; a row of which no logit is a number.

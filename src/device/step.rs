@@ -3,6 +3,10 @@
 //! Sequences come prefill first, then decode; tokens lie in the order of their sequences. The arrays are plain
 //! vectors that the engine clears and fills again, so a step in the steady state allocates nothing.
 
+/// Set in the id of a token that only the device knows so far: it is the one chosen in the row that the other bits say, of
+/// the step begun just before.
+pub const FED_BACK: u32 = 1 << 31;
+
 /// The most that one step may hold, so that a device can reserve its buffers once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepLimits {
@@ -47,7 +51,7 @@ pub struct LogitRow {
 /// One step.
 #[derive(Clone, Debug, Default)]
 pub struct StepBatch {
-    /// Token of each row.
+    /// Token of each row; on a device that runs ahead, also rows of the step before ([`FED_BACK`]).
     pub token_ids: Vec<u32>,
     /// Position of each row within its sequence.
     pub positions: Vec<u32>,

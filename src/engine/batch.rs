@@ -1,21 +1,19 @@
 //! Fills the flat arrays of one step from the sequences that were scheduled.
 //!
-//! The arrays are the device's; they and the list of keys keep their memory from step to step.
+//! The arrays are the device's; they keep their memory from step to step.
 
 use crate::device::step::{LogitRow, Sampling, StepBatch};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::sequence::Sequence;
 
-/// Fills `batch` with what was scheduled, and `keys` with the key of each row of logits.
-pub fn prepare(batch: &mut StepBatch, keys: &mut Vec<u64>, scheduler: &Scheduler, block_size: usize) {
+/// Fills `batch` with what was scheduled.
+pub fn prepare(batch: &mut StepBatch, scheduler: &Scheduler, block_size: usize) {
     batch.clear();
-    keys.clear();
     batch.num_prefill_seqs = scheduler.num_scheduled_prefills();
     for sequence in scheduler.scheduled() {
         push(batch, sequence, block_size);
         if sequence.is_sampled() {
             batch.logit_rows.push(LogitRow { row: batch.token_ids.len() as u32 - 1, sampling: sampling(sequence) });
-            keys.push(sequence.key);
         }
     }
 }

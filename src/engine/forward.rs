@@ -23,11 +23,32 @@ pub trait ForwardPass: Send {
     /// When the device fails.
     fn step(&mut self, batch: &StepBatch, sampled: &mut Vec<u32>) -> Result<(), DeviceError>;
 
-    /// Row `row` of the last step's logits. \[vocabulary\]
+    /// Row `row` of the logits of the step finished last. \[vocabulary\]
     ///
     /// # Errors
-    /// When the device fails to hand them over.
+    /// When the device fails to hand them over, or has none of them any more since another step was launched.
     fn logits(&mut self, row: usize) -> Result<Vec<f32>, DeviceError>;
+
+    /// The same pass for a host that runs ahead of it; none where steps are only ever computed at once.
+    fn ahead(&mut self) -> Option<&mut dyn LaunchAhead> {
+        None
+    }
+}
+
+/// A forward pass of which the host launches a step before it has read the ids of the one before, so that the device never
+/// waits for it. Steps are computed in the order in which they were launched; two at most are under way.
+pub trait LaunchAhead {
+    /// Starts to compute `batch`, whose ids may be fed back from the step launched before ([`FED_BACK`](crate::device::step::FED_BACK)).
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn launch(&mut self, batch: &StepBatch) -> Result<(), DeviceError>;
+
+    /// Waits for the earliest step under way, and writes the next id of each of its rows of logits into `sampled`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn finish(&mut self, sampled: &mut Vec<u32>) -> Result<(), DeviceError>;
 }
 
 /// The layer loop on a device.
@@ -37,6 +58,8 @@ pub struct Forward<D: Ops> {
     weights: Arc<Weights<D>>,
     cache: D::KvCache,
     buffers: Buffers<D>,
+    /// Steps launched and not finished.
+    under_way: usize,
 }
 
 impl<D: Ops> std::fmt::Debug for Forward<D> {
@@ -133,11 +156,11 @@ impl<D: Ops> Forward<D> {
         })?;
         let buffers = Buffers::new(&mut device, &config, shape)?;
         let cache = device.kv_cache(cache_spec(&config, shape))?;
-        Ok(Self { config, device, weights, cache, buffers })
+        Ok(Self { config, device, weights, cache, buffers, under_way: 0 })
     }
 
     fn layers(&mut self) -> Result<(), DeviceError> {
-        let Self { config, device, weights, cache, buffers: b } = self;
+        let Self { config, device, weights, cache, buffers: b, .. } = self;
         let (eps, heads) = (config.rms_norm_eps, heads(config));
         let scale = (config.head_dim as f32).sqrt().recip();
         device.embed(&weights.embedding, &mut b.residual)?;
@@ -177,6 +200,28 @@ impl<D: Ops> ForwardPass for Forward<D> {
     }
 
     fn step(&mut self, batch: &StepBatch, sampled: &mut Vec<u32>) -> Result<(), DeviceError> {
+        self.launch(batch)?;
+        self.finish(sampled)
+    }
+
+    fn logits(&mut self, row: usize) -> Result<Vec<f32>, DeviceError> {
+        if self.under_way > 0 {
+            let reason = "logits were asked for of a step after which another one was launched".to_owned();
+            return Err(DeviceError::Step { reason });
+        }
+        let mut rows = Vec::new();
+        self.device.download(&self.buffers.logits, &mut rows)?;
+        let width = self.config.vocab_size;
+        Ok(rows.get(row * width..(row + 1) * width).unwrap_or_default().to_vec())
+    }
+
+    fn ahead(&mut self) -> Option<&mut dyn LaunchAhead> {
+        if self.device.runs_ahead() { Some(self) } else { None }
+    }
+}
+
+impl<D: Ops> LaunchAhead for Forward<D> {
+    fn launch(&mut self, batch: &StepBatch) -> Result<(), DeviceError> {
         self.device.begin_step(batch)?;
         if !self.device.recorded()? {
             self.layers()?;
@@ -184,13 +229,13 @@ impl<D: Ops> ForwardPass for Forward<D> {
                 self.head()?;
             }
         }
-        self.device.end_step(sampled)
+        self.device.launch_step()?;
+        self.under_way += 1;
+        Ok(())
     }
 
-    fn logits(&mut self, row: usize) -> Result<Vec<f32>, DeviceError> {
-        let mut rows = Vec::new();
-        self.device.download(&self.buffers.logits, &mut rows)?;
-        let width = self.config.vocab_size;
-        Ok(rows.get(row * width..(row + 1) * width).unwrap_or_default().to_vec())
+    fn finish(&mut self, sampled: &mut Vec<u32>) -> Result<(), DeviceError> {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.device.end_step(sampled)
     }
 }

@@ -190,9 +190,10 @@ impl KvBlocks {
         }
     }
 
-    /// Makes the full, computed blocks of `sequence` findable.
+    /// Makes the full, computed blocks of `sequence` findable whose tokens are known. That a step under way computes them is
+    /// enough: who finds them is computed after it.
     pub fn publish(&mut self, sequence: &mut Sequence) {
-        let full = sequence.num_computed_tokens / self.block_size;
+        let full = sequence.num_computed_tokens.min(sequence.num_known_tokens) / self.block_size;
         if self.prefix_reuse == PrefixReuse::Off || full == sequence.num_published_blocks {
             return;
         }
@@ -208,9 +209,9 @@ impl KvBlocks {
         sequence.num_published_blocks = full;
     }
 
-    /// Takes all blocks from `sequence`; those nobody else holds are free.
+    /// Takes all blocks from `sequence`, if it has any; those nobody else holds are free.
     pub fn deallocate(&mut self, sequence: &mut Sequence) {
-        self.releases += 1;
+        self.releases += u64::from(!sequence.block_table.is_empty());
         // What it is asked for next, it is asked anew.
         sequence.refusal = None;
         for block in sequence.block_table.drain(..).rev() {
@@ -226,7 +227,7 @@ impl KvBlocks {
     }
 
     fn hash_full_blocks(&self, sequence: &mut Sequence) {
-        for block in sequence.block_hashes.len()..sequence.len() / self.block_size {
+        for block in sequence.block_hashes.len()..sequence.num_known_tokens / self.block_size {
             let before = sequence.block_hashes.last().copied().unwrap_or_default();
             let tokens = &sequence.token_ids[block * self.block_size..][..self.block_size];
             sequence.block_hashes.push(before.followed_by(tokens));

@@ -4,6 +4,11 @@
 //! prefills already begun, then to new ones. When blocks run out the youngest sequence is preempted: it loses its
 //! blocks, keeps its tokens, and is computed again later. The oldest is never preempted, and every request that is
 //! accepted fits the pool alone, so each step brings it nearer to its end and nothing can wait for ever.
+//!
+//! A step counts as computed as soon as it is launched ([`Scheduler::advance`]), for the device does everything in order; the
+//! ids that it chose may follow one step later ([`Scheduler::postprocess`]). What is scheduled depends on counts, which are
+//! known, and is the same for both: only of an end-of-sequence token the scheduler learns late. What was computed beyond it
+//! is dropped.
 
 use std::collections::VecDeque;
 
@@ -56,10 +61,16 @@ pub struct Scheduler {
     waiting: VecDeque<usize>,
     /// Holding blocks, oldest first.
     running: Vec<usize>,
-    /// Computed by the step being run, in the order of the batch.
+    /// Computed by the step being prepared, in the order of the batch.
     scheduled: Vec<usize>,
     /// How many of those, the first ones, prefill. The others decode one token each.
     num_scheduled_prefills: usize,
+    /// Rows of logits of each step under way, the earliest first.
+    steps: VecDeque<usize>,
+    /// Whose the rows of all of them are, end to end; `None` where the sequence is gone.
+    rows: VecDeque<Option<usize>>,
+    /// Keys of the rows of the step processed last; `None` where the token was dropped.
+    reported: Vec<Option<u64>>,
     counters: Counters,
 }
 
@@ -77,6 +88,9 @@ impl Scheduler {
             running: Vec::with_capacity(shape.max_num_seqs),
             scheduled: Vec::with_capacity(shape.max_num_seqs),
             num_scheduled_prefills: 0,
+            steps: VecDeque::new(),
+            rows: VecDeque::new(),
+            reported: Vec::new(),
             counters: Counters::default(),
         }
     }
@@ -93,10 +107,28 @@ impl Scheduler {
         &self.kv_blocks
     }
 
-    /// Whether no sequence is in flight.
+    /// Whether no sequence is in flight, nor a step under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.steps.is_empty()
+    }
+
+    /// Steps that were launched and not processed.
+    #[must_use]
+    pub fn num_steps_under_way(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Rows of logits of the earliest step under way; 0 where there is none.
+    #[must_use]
+    pub fn num_sampled_rows(&self) -> usize {
+        self.steps.front().copied().unwrap_or(0)
+    }
+
+    /// The row from which the step processed last chose a token for `key`.
+    #[must_use]
+    pub fn reported_row(&self, key: u64) -> Option<usize> {
+        self.reported.iter().position(|reported| *reported == Some(key))
     }
 
     /// Queues a request that was checked.
@@ -137,7 +169,8 @@ impl Scheduler {
         // Chosen last, computed first: a batch begins with its prefills.
         self.scheduled.rotate_left(num_decodes);
         self.num_scheduled_prefills = self.scheduled.len() - num_decodes;
-        debug_assert!(self.is_idle() || !self.scheduled.is_empty(), "an engine with work computes something");
+        let has_work = !(self.waiting.is_empty() && self.running.is_empty());
+        debug_assert_eq!(has_work, !self.scheduled.is_empty(), "an engine with work computes something");
         self.counters.steps += u64::from(!self.scheduled.is_empty());
         !self.scheduled.is_empty()
     }
@@ -147,7 +180,7 @@ impl Scheduler {
         self.sequences.iter().flatten()
     }
 
-    /// The sequences of the step being run, in the order of the batch: prefills, then decodes.
+    /// The sequences of the step being prepared, in the order of the batch: prefills, then decodes.
     pub fn scheduled(&self) -> impl Iterator<Item = &Sequence> {
         self.scheduled.iter().map(|index| sequence(&self.sequences, *index))
     }
@@ -158,16 +191,13 @@ impl Scheduler {
         self.num_scheduled_prefills
     }
 
-    /// Takes the step's result: one id for each scheduled sequence of which [`Sequence::is_sampled`], in order. Nothing is
-    /// scheduled afterwards.
-    ///
-    /// # Panics
-    /// When there are fewer ids.
-    pub fn postprocess(&mut self, sampled: &[u32], observe: &mut dyn FnMut(EngineEvent)) {
-        let mut sampled = sampled.iter().copied();
-        let mut any_finished = false;
-        for position in 0..self.scheduled.len() {
-            let index = self.scheduled[position];
+    /// Takes the scheduled step as launched: what it computes counts as computed, and each sequence of which
+    /// [`Sequence::is_sampled`] has a token more, known or not. One that has all its tokens gives its blocks back now: who
+    /// gets them is computed after it. Nothing is scheduled afterwards.
+    pub fn advance(&mut self) {
+        let mut rows = 0;
+        let mut any_complete = false;
+        for index in self.scheduled.drain(..) {
             let sequence = sequence_mut(&mut self.sequences, index);
             let is_sampled = sequence.is_sampled();
             sequence.advance(sequence.num_scheduled_tokens);
@@ -175,22 +205,52 @@ impl Scheduler {
             if !is_sampled {
                 continue;
             }
-            let token = sampled.next().expect("a step has an id for each row of logits");
-            sequence.append_token(token);
-            self.counters.decode_tokens += 1;
-            observe(EngineEvent::Token { key: sequence.key, token });
-            let ended = sequence.end_of_sequence == EndOfSequence::Stop && self.eos_token_ids.contains(&token);
-            if ended || sequence.num_completion_tokens() == sequence.max_new_tokens {
-                observe(EngineEvent::Finished { key: sequence.key });
-                self.release(index);
-                any_finished = true;
+            sequence.append_fed_back(rows);
+            self.rows.push_back(Some(index));
+            rows += 1;
+            if sequence.is_complete() {
+                self.kv_blocks.deallocate(sequence);
+                any_complete = true;
             }
         }
-        if any_finished {
-            self.running.retain(|index| self.sequences[*index].is_some());
+        if any_complete {
+            self.running.retain(|index| !sequence(&self.sequences, *index).is_complete());
         }
-        self.scheduled.clear();
+        self.steps.push_back(rows as usize);
         self.num_scheduled_prefills = 0;
+    }
+
+    /// Takes the result of the earliest step under way: one id for each of its rows of logits, in order. Those of sequences
+    /// that are gone are dropped.
+    ///
+    /// # Panics
+    /// When there are fewer ids.
+    pub fn postprocess(&mut self, sampled: &[u32], observe: &mut dyn FnMut(EngineEvent)) {
+        let num_rows = self.steps.pop_front().unwrap_or(0);
+        let mut any_stopped = false;
+        self.reported.clear();
+        for token in sampled[..num_rows].iter().copied() {
+            let Some(index) = self.rows.pop_front().flatten() else {
+                self.reported.push(None);
+                continue;
+            };
+            let sequence = sequence_mut(&mut self.sequences, index);
+            sequence.learn(token);
+            self.kv_blocks.publish(sequence);
+            self.counters.decode_tokens += 1;
+            self.reported.push(Some(sequence.key));
+            observe(EngineEvent::Token { key: sequence.key, token });
+            let stopped = sequence.end_of_sequence == EndOfSequence::Stop && self.eos_token_ids.contains(&token);
+            if stopped || (sequence.is_complete() && sequence.is_known()) {
+                observe(EngineEvent::Finished { key: sequence.key });
+                self.release(index);
+                any_stopped |= stopped;
+            }
+        }
+        if any_stopped {
+            self.running.retain(|index| self.sequences[*index].is_some());
+            self.waiting.retain(|index| self.sequences[*index].is_some());
+        }
     }
 
     fn schedule_decodes(&mut self, budget: &mut usize, observe: &mut dyn FnMut(EngineEvent)) {
@@ -227,6 +287,7 @@ impl Scheduler {
         while *budget > 0 && self.running.len() < self.shape.max_num_seqs {
             let Some(&index) = self.waiting.front() else { return };
             let sequence = sequence_mut(&mut self.sequences, index);
+            debug_assert!(sequence.is_known(), "what waits was last computed two steps ago");
             // A block for each sequence's next token, this one's too: without it the next step would take back what this
             // one gives. Alone, a sequence may have all.
             let spare = if self.running.is_empty() { 0 } else { self.running.len() + 1 };
@@ -262,10 +323,12 @@ impl Scheduler {
         Some(index)
     }
 
+    /// Forgets a sequence, also what steps under way choose for it. The caller takes it from the queues.
     fn release(&mut self, index: usize) {
         if let Some(mut sequence) = self.sequences[index].take() {
             self.kv_blocks.deallocate(&mut sequence);
             self.vacant.push(index);
+            self.rows.iter_mut().filter(|row| **row == Some(index)).for_each(|row| *row = None);
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A sequence decides nothing; the scheduler moves it on.
 
+use crate::device::step::FED_BACK;
 use crate::engine::kv_blocks::{ContentHash, Refusal};
 use crate::workload::request::Sampling;
 
@@ -35,14 +36,16 @@ pub struct Sequence {
     pub(super) key: u64,
     /// The prompt, then what was generated.
     pub(super) token_ids: Vec<u32>,
+    /// Leading tokens that the host knows. Each later one is chosen in a step under way, and its id says in which row.
+    pub(super) num_known_tokens: usize,
     pub(super) num_prompt_tokens: usize,
     /// Generated tokens at which it ends.
     pub(super) max_new_tokens: usize,
     pub(super) sampling: Sampling,
     pub(super) end_of_sequence: EndOfSequence,
-    /// Leading tokens whose keys and values are in its blocks.
+    /// Leading tokens whose keys and values are in its blocks, once the steps under way have run.
     pub(super) num_computed_tokens: usize,
-    /// Tokens computed in the step being run; 0 between steps.
+    /// Tokens computed in the step being prepared; 0 once it is launched.
     pub(super) num_scheduled_tokens: usize,
     /// Its blocks, in order of positions.
     pub(super) block_table: Vec<u32>,
@@ -67,6 +70,7 @@ impl Sequence {
         Self {
             key: request.key,
             token_ids,
+            num_known_tokens: num_prompt_tokens,
             num_prompt_tokens,
             max_new_tokens,
             sampling: request.sampling,
@@ -87,13 +91,13 @@ impl Sequence {
         &self.block_table
     }
 
-    /// The prompt, then what was generated.
+    /// The prompt, then what was generated; [`FED_BACK`] marks what is not known yet.
     #[must_use]
     pub fn token_ids(&self) -> &[u32] {
         &self.token_ids
     }
 
-    /// Prompt and generated tokens so far.
+    /// Prompt and generated tokens so far, known or not.
     #[must_use]
     pub fn len(&self) -> usize {
         self.token_ids.len()
@@ -105,7 +109,7 @@ impl Sequence {
         self.token_ids.is_empty()
     }
 
-    /// Tokens generated so far.
+    /// Tokens generated so far, known or not.
     #[must_use]
     pub fn num_completion_tokens(&self) -> usize {
         self.token_ids.len() - self.num_prompt_tokens
@@ -123,21 +127,39 @@ impl Sequence {
         self.num_computed_tokens + 1 == self.token_ids.len() && self.num_computed_tokens >= self.num_prompt_tokens
     }
 
-    /// Whether the step being run computes its newest token, so that the next one will be chosen.
+    /// Whether every token it was asked for is generated, known or not.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.num_completion_tokens() == self.max_new_tokens
+    }
+
+    /// Whether the host knows all its tokens so far.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.num_known_tokens == self.token_ids.len()
+    }
+
+    /// Whether the step being prepared computes its newest token, so that the next one will be chosen.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.num_scheduled_tokens > 0 && self.num_computed_tokens + self.num_scheduled_tokens == self.token_ids.len()
     }
 
-    /// Notes that its next `tokens` tokens were computed.
+    /// Notes that a step was launched that computes its next `tokens` tokens.
     pub fn advance(&mut self, tokens: usize) {
         self.num_computed_tokens += tokens;
         self.num_scheduled_tokens = 0;
     }
 
-    /// Takes the token that was chosen.
-    pub fn append_token(&mut self, token: u32) {
-        self.token_ids.push(token);
+    /// Has one more token: the one that the step just launched chooses in `row`.
+    pub fn append_fed_back(&mut self, row: u32) {
+        self.token_ids.push(FED_BACK | row);
+    }
+
+    /// Takes the id of its first token that is not known.
+    pub fn learn(&mut self, token: u32) {
+        self.token_ids[self.num_known_tokens] = token;
+        self.num_known_tokens += 1;
     }
 
     /// Blocks that hold its tokens so far.

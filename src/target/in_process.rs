@@ -1,7 +1,8 @@
 //! The built-in engine as a target: it owns one thread, an inbox, and the producer's end of the event ring.
 //!
 //! The thread takes what has come in, runs one engine step, reports what happened in it, and parks when there is
-//! nothing to do. Should the device fail or the engine panic, every request in flight and every later one fails; none
+//! nothing to do. The engine runs ahead where its device does: a token is stamped when the engine knows it, which is when it
+//! could be delivered. Should the device fail or the engine panic, every request in flight and every later one fails; none
 //! is left waiting.
 
 use std::collections::HashSet;
@@ -89,7 +90,8 @@ impl InProcess {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(engine: Engine, identity: TargetIdentity, clock: Monotonic) -> std::io::Result<Self> {
+    pub fn start(mut engine: Engine, identity: TargetIdentity, clock: Monotonic) -> std::io::Result<Self> {
+        engine.run_ahead();
         let limits = engine.limits();
         let identity = bounded_by(limits, identity);
         let (sender, inbox) = mpsc::channel();

@@ -17,7 +17,9 @@ use plimsoll::rng;
 use plimsoll::workload::request::Sampling;
 use proptest::prelude::*;
 
-const VOCAB_SIZE: u64 = 50;
+pub(crate) const VOCAB_SIZE: u64 = 50;
+/// The id that ends a sequence.
+pub(crate) const END: u32 = 7;
 
 /// The token that follows a prefix of this hash.
 fn next_token(prefix: u64, seed: u64, index: u64) -> u32 {
@@ -29,7 +31,7 @@ fn extend(prefix: u64, token: u32) -> u64 {
 }
 
 /// What a model with all memory and no batching would answer.
-fn answer(request: &EngineRequest) -> Vec<u32> {
+pub(crate) fn answer(request: &EngineRequest) -> Vec<u32> {
     let mut prefix = request.prompt.iter().fold(0, |prefix, token| extend(prefix, *token));
     (0..u64::from(request.max_new_tokens))
         .map(|index| {
@@ -40,7 +42,7 @@ fn answer(request: &EngineRequest) -> Vec<u32> {
         .collect()
 }
 
-struct Remembering {
+pub(crate) struct Remembering {
     config: ModelConfig,
     block_size: usize,
     /// Token and hash of the prefix that ends with it, by slot.
@@ -50,11 +52,11 @@ struct Remembering {
 }
 
 impl Remembering {
-    fn boxed(shape: EngineShape) -> Box<Self> {
+    pub(crate) fn boxed(shape: EngineShape) -> Box<Self> {
         let mut config = presets::find("llama-5m").unwrap().config().unwrap();
         config.vocab_size = VOCAB_SIZE as usize;
         config.max_position_embeddings = 300;
-        config.eos_token_ids = vec![7];
+        config.eos_token_ids = vec![END];
         let slots = vec![None; shape.num_kv_blocks as usize * shape.block_size];
         let (tokens_most, seqs_most) = (shape.max_num_batched_tokens, shape.max_num_seqs);
         Box::new(Self { config, block_size: shape.block_size, slots, tokens_most, seqs_most })
@@ -105,7 +107,7 @@ impl ForwardPass for Remembering {
     }
 }
 
-fn shape() -> EngineShape {
+pub(crate) fn shape() -> EngineShape {
     EngineShape { block_size: 4, num_kv_blocks: 64, max_num_seqs: 8, max_num_batched_tokens: 16, prefix_reuse: PrefixReuse::On }
 }
 
@@ -113,7 +115,7 @@ fn engine(shape: EngineShape) -> Engine {
     Engine::new(Remembering::boxed(shape), shape)
 }
 
-fn request(key: u64, prompt: Vec<u32>, max_new_tokens: u32) -> EngineRequest {
+pub(crate) fn request(key: u64, prompt: Vec<u32>, max_new_tokens: u32) -> EngineRequest {
     let sampling = Sampling { seed: key, ..Sampling::default() };
     EngineRequest { key, prompt, max_new_tokens, sampling, end_of_sequence: EndOfSequence::Ignore }
 }

@@ -32,7 +32,7 @@ fn alone(model: &LoadedModel, prompts: &[ExpectedPrompt], tokens: usize) -> Vec<
 }
 
 /// The largest difference of any logit of any step; tokens are equal.
-fn apart<'a>(answers: &[Answer], baseline: impl IntoIterator<Item = &'a Answer>) -> f32 {
+pub(crate) fn apart<'a>(answers: &[Answer], baseline: impl IntoIterator<Item = &'a Answer>) -> f32 {
     let mut most = 0.0_f32;
     for (answer, wanted) in answers.iter().zip(baseline) {
         assert_eq!(answer.tokens, wanted.tokens);
@@ -44,18 +44,18 @@ fn apart<'a>(answers: &[Answer], baseline: impl IntoIterator<Item = &'a Answer>)
 }
 
 /// Blocks that just hold the longest request, and some.
-fn scarce(prompts: &[ExpectedPrompt], tokens: usize, block_size: usize, spare: usize) -> u32 {
+pub(crate) fn scarce(prompts: &[ExpectedPrompt], tokens: usize, block_size: usize, spare: usize) -> u32 {
     let longest = prompts.iter().map(|prompt| prompt.ids.len() + tokens - 1).max().unwrap();
     (longest.div_ceil(block_size) + spare) as u32
 }
 
 /// Some of the eight prompts, in order.
-fn some() -> impl Strategy<Value = Vec<usize>> {
+pub(crate) fn some() -> impl Strategy<Value = Vec<usize>> {
     prop::sample::subsequence((0..8).collect::<Vec<_>>(), 3..=6)
 }
 
 /// How an engine may be shaped, apart from its number of blocks.
-fn shapes() -> impl Strategy<Value = (EngineShape, usize)> {
+pub(crate) fn shapes() -> impl Strategy<Value = (EngineShape, usize)> {
     let block_size = prop_oneof![Just(1_usize), Just(5), Just(16), Just(64)];
     let max_num_batched_tokens = prop_oneof![1 => 1_usize..8, 3 => 8_usize..300];
     let prefix_reuse = prop_oneof![Just(PrefixReuse::On), Just(PrefixReuse::Off)];

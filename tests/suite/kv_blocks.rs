@@ -155,7 +155,8 @@ proptest! {
                 2 if !live.is_empty() => {
                     let chosen = which.index(live.len());
                     let sequence = &mut live[chosen];
-                    sequence.append_token(token);
+                    sequence.append_fed_back(0);
+                    sequence.learn(token);
                     if pool.can_append(sequence) {
                         pool.may_append(sequence);
                     } else {

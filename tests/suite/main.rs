@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests make half files, read settings and take real time on purpose")]
 
 mod arrivals;
+mod behind;
 mod bench;
 mod bench_traffic;
 mod budget;
@@ -41,6 +42,7 @@ mod queueing;
 mod report;
 mod request_log;
 mod resume;
+mod run_ahead;
 mod scenarios;
 mod search;
 mod search_coverage;
