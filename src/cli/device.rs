@@ -150,7 +150,9 @@ impl Device {
     pub(super) fn only(self) -> anyhow::Result<Self> {
         match self {
             Self::Cuda(spec, gpus) if gpus.len() == 1 => Ok(Self::Cuda(CudaSpec { ordinal: gpus[0].ordinal, ..spec }, gpus)),
-            Self::Cuda(..) => Err(anyhow::anyhow!("this verb works on one GPU at a time. Name one, such as `--device cuda:0`")).exit_with(Exit::Usage),
+            Self::Cuda(..) => {
+                Err(anyhow::anyhow!("this verb works on one GPU at a time. Name one, such as `--device cuda:0`")).exit_with(Exit::Usage)
+            }
             Self::Cpu(_) => Ok(self),
         }
     }
