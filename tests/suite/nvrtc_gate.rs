@@ -4,6 +4,7 @@
 //! about speed. `PLIMSOLL_NVRTC` names other folders of compilers, `PLIMSOLL_GATE_TABLE` a file for the table.
 
 mod compiler;
+mod embedded;
 mod usage;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ pub mod matmul;
 mod memory;
 mod ops;
 pub mod program;
+pub mod ptx;
 mod step;
 pub mod tensor;
 pub mod weights;

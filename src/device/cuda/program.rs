@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::device::cuda::compiler;
 use crate::device::cuda::driver::{Context, Function, Module};
+use crate::device::cuda::ptx;
 use crate::device::error::DeviceError;
 use crate::device::source::Element;
 use crate::nvidia::gpus::Gpu;
@@ -92,11 +93,42 @@ pub fn options(element: Element, architecture: &str) -> Vec<String> {
 }
 
 impl Sources<'_> {
-    /// Loads every program for `element`.
+    /// Loads every program for `element`: compiled for this GPU, or where there is no compiler, or it refuses the GPU, from
+    /// the embedded PTX.
     pub(super) fn load(&self, context: &Arc<Context>, element: Element) -> Result<Modules, DeviceError> {
+        let compiled = match self.nvrtc {
+            Ok(_) => self.compiled(context, element),
+            Err(absence) => Err(DeviceError::Absent { absence: absence.clone() }),
+        };
+        let failure = match compiled {
+            Ok(modules) => return Ok(modules),
+            Err(failure) => failure,
+        };
+        let embedded = Self::embedded(context, element);
+        match &embedded {
+            Ok(_) => tracing::warn!(
+                "kernels are the embedded ones for {}, which may be slower than those for this GPU: {failure}",
+                ptx::ARCHITECTURE
+            ),
+            Err(error) => tracing::warn!("the embedded kernels do not serve either: {error}"),
+        }
+        // What stands in the way of the better ones is what there is to mend.
+        embedded.map_err(|_| failure)
+    }
+
+    fn compiled(&self, context: &Arc<Context>, element: Element) -> Result<Modules, DeviceError> {
         let architecture = self.architecture();
         let options = options(element, &architecture);
         let load = |program: &'static Program| Ok((program.name, self.module(context, program, &options)?));
+        Ok(Modules { loaded: PROGRAMS.iter().map(load).collect::<Result<_, DeviceError>>()?, found: Mutex::default(), architecture })
+    }
+
+    fn embedded(context: &Arc<Context>, element: Element) -> Result<Modules, DeviceError> {
+        let load = |program: &'static Program| {
+            let image = ptx::of(program.name, element).unwrap_or_default();
+            Ok((program.name, Module::load(context, &image, program.name)?))
+        };
+        let architecture = format!("{} (embedded PTX)", ptx::ARCHITECTURE);
         Ok(Modules { loaded: PROGRAMS.iter().map(load).collect::<Result<_, DeviceError>>()?, found: Mutex::default(), architecture })
     }
 
