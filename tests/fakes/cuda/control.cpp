@@ -32,6 +32,9 @@ using namespace fake;
 // Every launch from now on, in whichever thread, is ordered by `seed`.
 API void fake_cuda_set_seed(std::uint64_t seed) { simt::set_seed(seed); }
 
+// Streams that this thread makes from now on run their work as late as they may, or at once.
+API void fake_cuda_set_late(bool late) { set_late(late); }
+
 // Launches of all kernels, launches of graphs, their nodes, matrix products, allocations, switches between threads: as
 // many of these as there is room for.
 API void fake_cuda_counters(std::uint64_t* to, std::size_t room) {

@@ -1,7 +1,8 @@
 // The state behind the driver's entry points: devices, contexts, streams that record or run, graphs.
 //
 // Work runs at once, within the call that submits it, unless its stream is being captured: then it is kept, with the
-// values of its arguments, and runs at each launch of the graph. What a kernel does wrong is reported as on hardware:
+// values of its arguments, and runs at each launch of the graph. A stream made by a thread that asked for it is late
+// instead: its work runs when somebody waits for it, and not before. What a kernel does wrong is reported as on hardware:
 // the launch succeeds, and every later call of that context fails.
 #pragma once
 
@@ -9,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -82,7 +84,12 @@ struct Capture {
 struct Stream {
     Context* context;
     unsigned flags;  // 1: does not wait for the default stream
+    bool late;       // its work waits until it is waited for
+    std::thread::id thread;
     Capture* capture = nullptr;
+    // Of a late stream: what is still to run, and how much was ever submitted.
+    std::deque<Work> pending{};
+    std::uint64_t submitted = 0;
     // Of a stream that joined a capture: what it recorded, and how much of that another stream has waited for.
     std::uint64_t recorded = 0, joined = 0;
 };
@@ -94,8 +101,10 @@ Context* current();
 // What a call that needs a working context returns: success, or why there is none.
 CUresult usable();
 
-// Records the work if the stream is being captured and does it now if not.
+// Records the work if the stream is being captured, keeps it if the stream is late, and does it now if neither.
 CUresult submit(void* stream, Work work);
+// Whether streams that the calling thread makes from now on are late.
+void set_late(bool late);
 // What a call returns that waits, or that is not safe while a capture is on: an error if one is on, which it spoils.
 // `relaxed` calls may be made during relaxed captures.
 CUresult outside_capture(bool relaxed);

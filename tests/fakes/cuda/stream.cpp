@@ -16,10 +16,16 @@ struct Event {
     Capture* captured_in = nullptr;  // recorded last on this capture, which is still on
     Stream* stream = nullptr;
     std::uint64_t position = 0;
+    Stream* late = nullptr;  // recorded last on this late stream, once so much of its work has run
+    std::uint64_t due = 0;
 };
 
 static std::vector<Capture*> captures;
 static std::vector<Event*> events;
+static std::vector<Stream*> late_streams;
+static thread_local bool makes_late = false;
+
+void set_late(bool late) { makes_late = late; }
 
 static Stream* stream_of(void* handle) {
     // Null, and the two numbers CUDA reserves for default streams.
@@ -53,6 +59,11 @@ CUresult submit(void* handle, Work work) {
             ++stream->recorded;
             return CUDA_SUCCESS;
         }
+        if (stream != nullptr && stream->late) {
+            stream->pending.push_back(std::move(work));
+            ++stream->submitted;
+            return CUDA_SUCCESS;
+        }
         for (Capture* capture : captures) {
             // The default stream waits for every stream that does not say otherwise.
             if (stream == nullptr && (capture->origin->flags & 1) == 0) {
@@ -62,6 +73,34 @@ CUresult submit(void* handle, Work work) {
         }
     }
     return work();
+}
+
+// Runs the work of a late stream until the first `due` of all it was ever given have run; what went wrong first.
+static CUresult run_until(Stream* stream, std::uint64_t due) {
+    CUresult first = CUDA_SUCCESS;
+    for (;;) {
+        Work work;
+        {
+            Held held(lock);
+            if (stream->submitted - stream->pending.size() >= due) return first;
+            work = std::move(stream->pending.front());
+            stream->pending.pop_front();
+        }
+        CUresult result = work();
+        if (first == CUDA_SUCCESS) first = result;
+    }
+}
+
+// Runs what this thread's late streams still have to do, before something goes that it may use.
+static void catch_up() {
+    std::vector<Stream*> streams;
+    {
+        Held held(lock);
+        for (Stream* stream : late_streams) {
+            if (stream->thread == std::this_thread::get_id()) streams.push_back(stream);
+        }
+    }
+    for (Stream* stream : streams) run_until(stream, stream->submitted);
 }
 
 static void forget(Capture* capture) {
@@ -80,16 +119,24 @@ using namespace fake;
 
 API CUresult cuStreamCreate(void** handle, unsigned flags) {
     CUresult result = usable();
-    if (result == CUDA_SUCCESS) *handle = new Stream{current(), flags};
+    if (result != CUDA_SUCCESS) return result;
+    Held held(lock);
+    auto* stream = new Stream{current(), flags, makes_late, std::this_thread::get_id()};
+    if (stream->late) late_streams.push_back(stream);
+    *handle = stream;
     return result;
 }
 API CUresult cuStreamCreateWithPriority(void** handle, unsigned flags, int) { return cuStreamCreate(handle, flags); }
 API CUresult cuStreamGetPriority(void*, int* priority) { return *priority = 0, usable(); }
 
+// Work that is still to run is lost: who destroys a stream waits for it first.
 API CUresult cuStreamDestroy_v2(void* handle) {
     Held held(lock);
     Stream* stream = stream_of(handle);
     if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    for (std::size_t at = 0; at < late_streams.size(); ++at) {
+        if (late_streams[at] == stream) late_streams.erase(late_streams.begin() + std::ptrdiff_t(at));
+    }
     if (stream->capture != nullptr) {
         Capture* capture = stream->capture;
         forget(capture);
@@ -97,6 +144,7 @@ API CUresult cuStreamDestroy_v2(void* handle) {
     }
     for (Event* event : events) {
         if (event->stream == stream) event->stream = nullptr;
+        if (event->late == stream) event->late = nullptr;
     }
     delete stream;
     return CUDA_SUCCESS;
@@ -118,9 +166,16 @@ static CUresult settled(void* handle) {
 API CUresult cuStreamSynchronize(void* handle) {
     CUresult result = settled(handle);
     if (result == CUDA_SUCCESS) result = outside_capture(true);
+    Stream* stream = stream_of(handle);
+    if (result == CUDA_SUCCESS && stream != nullptr) result = run_until(stream, stream->submitted);
+    if (result == CUDA_SUCCESS) result = usable();
     return result == CUDA_SUCCESS ? check_zones(current()) : result;
 }
-API CUresult cuStreamQuery(void* handle) { return settled(handle); }
+API CUresult cuStreamQuery(void* handle) {
+    CUresult result = settled(handle);
+    Stream* stream = stream_of(handle);
+    return result == CUDA_SUCCESS && stream != nullptr && !stream->pending.empty() ? CUDA_ERROR_NOT_READY : result;
+}
 
 API CUresult cuStreamWaitEvent(void* handle, void* waited, unsigned) {
     Held held(lock);
@@ -134,7 +189,7 @@ API CUresult cuStreamWaitEvent(void* handle, void* waited, unsigned) {
         stream->capture->invalid = true;
         return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
     }
-    if (of == nullptr) return CUDA_SUCCESS;
+    if (of == nullptr) return event->late == nullptr ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
     if (stream->capture != nullptr && stream->capture != of) {
         stream->capture->invalid = of->invalid = true;
         return CUDA_ERROR_STREAM_CAPTURE_MERGE;
@@ -204,7 +259,10 @@ API CUresult cuGraphInstantiateWithFlags(void** runnable, void* graph, unsigned 
     return result;
 }
 API CUresult cuGraphUpload(void*, void*) { return usable(); }
-API CUresult cuGraphExecDestroy(void* runnable) { return delete static_cast<Graph*>(runnable), CUDA_SUCCESS; }
+API CUresult cuGraphExecDestroy(void* runnable) {
+    catch_up();
+    return delete static_cast<Graph*>(runnable), CUDA_SUCCESS;
+}
 API CUresult cuGraphDestroy(void* graph) { return delete static_cast<Graph*>(graph), CUDA_SUCCESS; }
 
 API CUresult cuGraphGetNodes(void* graph, void** nodes, std::size_t* count) {
@@ -238,6 +296,7 @@ API CUresult cuEventCreate(void** handle, unsigned flags) {
 }
 
 API CUresult cuEventDestroy_v2(void* handle) {
+    catch_up();
     Held held(lock);
     for (std::size_t at = 0; at < events.size(); ++at) {
         if (events[at] != handle) continue;
@@ -263,6 +322,9 @@ API CUresult cuEventRecordWithFlags(void* handle, void* on, unsigned flags) {
         event->position = stream->recorded;
         return CUDA_SUCCESS;
     }
+    bool late = stream != nullptr && stream->late;
+    event->late = late ? stream : nullptr;
+    event->due = late ? stream->submitted + 1 : 0;
     return submit(on, [event] {
         Held held(lock);
         event->captured_in = nullptr;
@@ -284,9 +346,20 @@ static CUresult outside(Event* event) {
     return outside_capture(true);
 }
 
-API CUresult cuEventQuery(void* event) { return outside(static_cast<Event*>(event)); }
-API CUresult cuEventSynchronize(void* event) {
+static bool is_due(const Event* event) {
+    Held held(lock);
+    return event->late != nullptr && event->late->submitted - event->late->pending.size() < event->due;
+}
+
+API CUresult cuEventQuery(void* event) {
     CUresult result = outside(static_cast<Event*>(event));
+    return result == CUDA_SUCCESS && is_due(static_cast<Event*>(event)) ? CUDA_ERROR_NOT_READY : result;
+}
+API CUresult cuEventSynchronize(void* handle) {
+    auto* event = static_cast<Event*>(handle);
+    CUresult result = outside(event);
+    if (result == CUDA_SUCCESS && event->late != nullptr) result = run_until(event->late, event->due);
+    if (result == CUDA_SUCCESS) result = usable();
     return result == CUDA_SUCCESS ? check_zones(current()) : result;
 }
 
