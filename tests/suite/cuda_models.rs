@@ -12,20 +12,21 @@ use plimsoll::device::cuda::gpu::Gpu;
 use plimsoll::device::cuda::matmul::MatmulChoice;
 use plimsoll::device::error::DeviceError;
 use plimsoll::device::source::Element;
-use plimsoll::engine::Engine;
 use plimsoll::engine::forward::Forward;
 use plimsoll::engine::kv_blocks::PrefixReuse;
 use plimsoll::engine::loading::{ModelSource, ShapeWish};
 use plimsoll::engine::scheduler::EngineShape;
 use plimsoll::engine::weights::Weights;
+use plimsoll::engine::{Engine, EngineEvent};
 
-use crate::checkpoints::{Answer, CHECKPOINTS, ExpectedPrompt, answer, check, cpu, expected, folder, load};
+use crate::checkpoints::{Answer, CHECKPOINTS, ExpectedPrompt, answer, check, cpu, expected, folder, load, request};
 use crate::cuda_ops::gpu;
 use crate::forced::Forced;
 use crate::support::host_gpu::{HostGpu, host_gpu};
 
-fn opens(gpu: Arc<Gpu>) -> impl Fn() -> Result<CudaDevice, DeviceError> + Send + Sync + 'static {
-    move || CudaDevice::open(&gpu)
+/// A device whose work waits as long as it may: what is read or written too early shows.
+fn opens(host: &'static HostGpu, gpu: Arc<Gpu>) -> impl Fn() -> Result<CudaDevice, DeviceError> + Send + Sync + 'static {
+    move || host.late(|| CudaDevice::open(&gpu))
 }
 
 /// How a model is computed.
@@ -57,18 +58,39 @@ impl Case {
 /// Tokens of an answer.
 const TOKENS: usize = 48;
 
-/// All prompts of a checkpoint at once, in f32; how many sequences were preempted.
-fn exact(host: &HostGpu, name: &str, case: &Case) -> u64 {
+/// The tokens of all prompts at once from an engine that runs ahead.
+fn ahead(engine: &mut Engine, prompts: &[ExpectedPrompt]) -> Vec<Vec<u32>> {
+    engine.run_ahead();
+    for (key, prompt) in prompts.iter().enumerate() {
+        engine.add(request(key, &prompt.ids, TOKENS)).unwrap();
+    }
+    let mut tokens = vec![Vec::new(); prompts.len()];
+    let mut observe = |event| {
+        if let EngineEvent::Token { key, token } = event {
+            tokens[key as usize].push(token)
+        }
+    };
+    while engine.step(&mut observe).unwrap() {}
+    tokens
+}
+
+/// All prompts of a checkpoint at once, in f32, by an engine that waits for each step and by one that runs ahead; how many
+/// sequences were preempted.
+fn exact(host: &'static HostGpu, name: &str, case: &Case) -> u64 {
     host.set_seed(case.seed);
     let prompts = expected(name).prompts;
     let wish = ShapeWish { num_kv_blocks: Some(64), max_num_seqs: 16, ..ShapeWish::default() };
-    let model = load(name, opens(gpu(host, Element::F32, case.matmul, case.graphs)), &wish);
+    let model = load(name, opens(host, gpu(host, Element::F32, case.matmul, case.graphs)), &wish);
     let mut engine = model.engine_of(case.shape(&prompts, TOKENS)).unwrap();
     let answers = answer(&mut engine, &prompts, TOKENS);
     let most = check(name, &prompts, &answers);
     let preemptions = engine.counters().preemptions;
     println!("{name}, {case:?}: logits within {most:.1e}, {preemptions} preemptions");
     assert!(most < 2e-3, "{name}: logits differ by {most}");
+    let mut engine = model.engine_of(case.shape(&prompts, TOKENS)).unwrap();
+    for (prompt, tokens) in prompts.iter().zip(ahead(&mut engine, &prompts)) {
+        assert_eq!(tokens, prompt.greedy_ids[..TOKENS], "{name}, {case:?}, {}, ahead", prompt.name);
+    }
     preemptions
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn gpu(host: &HostGpu, element: Element, matmul: MatmulChoice, graphs
     Gpu::open(host.libraries(), &spec).unwrap()
 }
 
-fn cpu() -> CpuDevice {
+pub(crate) fn cpu() -> CpuDevice {
     CpuDevice::open(CpuSpec::new(NonZeroUsize::MIN, Arithmetic::F32)).unwrap()
 }
 
@@ -36,7 +36,7 @@ fn cuda(host: &HostGpu, element: Element, matmul: MatmulChoice) -> CudaDevice {
 }
 
 /// Numbers that `element` holds exactly.
-fn noise(seed: u64, count: usize, element: Element) -> Vec<f32> {
+pub(crate) fn noise(seed: u64, count: usize, element: Element) -> Vec<f32> {
     (0..count).map(|index| rounded(random_element(seed, index as u64, 0.0, 1.0), element)).collect()
 }
 
@@ -44,19 +44,19 @@ fn rounded(value: f32, element: Element) -> f32 {
     if element == Element::F32 { value } else { bf16::from_f32(value).to_f32() }
 }
 
-fn tensor<D: Ops>(ops: &mut D, values: &[f32], width: usize) -> D::Tensor {
+pub(crate) fn tensor<D: Ops>(ops: &mut D, values: &[f32], width: usize) -> D::Tensor {
     let mut tensor = ops.tensor(values.len() / width, width).unwrap();
     ops.upload(values, &mut tensor).unwrap();
     tensor
 }
 
-fn download<D: Ops>(ops: &mut D, tensor: &D::Tensor) -> Vec<f32> {
+pub(crate) fn download<D: Ops>(ops: &mut D, tensor: &D::Tensor) -> Vec<f32> {
     let mut values = Vec::new();
     ops.download(tensor, &mut values).unwrap();
     values
 }
 
-fn matrix<D: Ops>(ops: &mut D, values: &[f32], width: usize) -> D::Matrix {
+pub(crate) fn matrix<D: Ops>(ops: &mut D, values: &[f32], width: usize) -> D::Matrix {
     let bytes = SharedBytes::from_vec(values.iter().flat_map(|value| value.to_le_bytes()).collect());
     let out = values.len() / width;
     ops.matrix(&[MatrixSource { name: "w".into(), out, width, element: Element::F32, values: Values::Mapped(bytes) }]).unwrap()
@@ -68,7 +68,7 @@ fn vector<D: Ops>(ops: &mut D, values: &[f32]) -> D::Vector {
 }
 
 /// Rows that each want their logits, a step of one prefilling sequence.
-fn rows(count: usize, sampling: impl Fn(usize) -> Sampling) -> StepBatch {
+pub(crate) fn rows(count: usize, sampling: impl Fn(usize) -> Sampling) -> StepBatch {
     let mut batch = StepBatch::new();
     for row in 0..count as u32 {
         batch.token_ids.push(row * 7 % 50);

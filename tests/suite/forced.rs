@@ -1,5 +1,6 @@
 //! A forward pass that goes on with the reference's tokens, whatever it would have chosen: every step is then judged on
-//! the same prefix, and an early difference does not hide the later ones.
+//! the same prefix, and an early difference does not hide the later ones. It launches nothing ahead: what it goes on with, the
+//! host says.
 
 use std::collections::HashMap;
 

@@ -14,6 +14,7 @@ mod ceilings;
 mod checkpoints;
 mod cli;
 mod confirmation;
+mod cuda_ahead;
 mod cuda_models;
 mod cuda_ops;
 mod curve;

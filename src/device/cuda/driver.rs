@@ -121,8 +121,10 @@ impl Stream {
 }
 
 impl Drop for Stream {
+    /// What still runs uses memory whose owners go next.
     fn drop(&mut self) {
         let _ = self.context.enter();
+        let _ = self.synchronize();
         let _ = unsafe { sys::cuStreamDestroy_v2(self.raw) };
     }
 }
@@ -150,7 +152,7 @@ impl Drop for Graph {
     }
 }
 
-/// A point in a stream whose time is kept.
+/// A point in a stream, to wait for.
 #[derive(Debug)]
 pub(super) struct Event {
     context: Arc<Context>,
@@ -161,21 +163,35 @@ pub(super) struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
-    pub(super) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
+    /// One whose time is kept.
+    pub(super) fn timed(context: &Arc<Context>) -> Result<Self, DeviceError> {
+        Self::new(context, sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    /// One without a time, which costs the stream less.
+    pub(super) fn untimed(context: &Arc<Context>) -> Result<Self, DeviceError> {
+        Self::new(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn new(context: &Arc<Context>, flags: sys::CUevent_flags) -> Result<Self, DeviceError> {
         context.enter()?;
         let mut raw = std::ptr::null_mut();
-        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
-        succeed(unsafe { sys::cuEventCreate(&raw mut raw, flags) }, "make an event")?;
+        succeed(unsafe { sys::cuEventCreate(&raw mut raw, flags as u32) }, "make an event")?;
         Ok(Self { context: Arc::clone(context), raw })
     }
 
     pub(super) fn record(&self, stream: &Stream) -> Result<(), DeviceError> {
-        succeed(unsafe { sys::cuEventRecord(self.raw, stream.raw) }, "note a time")
+        succeed(unsafe { sys::cuEventRecord(self.raw, stream.raw) }, "mark a point in the GPU's work")
     }
 
-    /// Seconds from `earlier` to this event, both recorded; waits for them.
+    /// Waits until the stream has come so far.
+    pub(super) fn wait(&self) -> Result<(), DeviceError> {
+        succeed(unsafe { sys::cuEventSynchronize(self.raw) }, "wait for the GPU")
+    }
+
+    /// Seconds from `earlier` to this event, both timed and recorded; waits for them.
     pub(super) fn seconds_since(&self, earlier: &Self) -> Result<f64, DeviceError> {
-        succeed(unsafe { sys::cuEventSynchronize(self.raw) }, "wait for the GPU")?;
+        self.wait()?;
         let mut milliseconds = 0.0;
         succeed(elapsed(&mut milliseconds, earlier.raw, self.raw), "read a time")?;
         Ok(f64::from(milliseconds) / 1e3)

@@ -94,7 +94,7 @@ impl Products {
         library: bool,
     ) -> Result<Self, DeviceError> {
         let lt = (library && choice != MatmulChoice::Own).then(|| Lt::new(context, element)).transpose()?;
-        let events = (Event::new(context)?, Event::new(context)?);
+        let events = (Event::timed(context)?, Event::timed(context)?);
         Ok(Self { choice, element, kernels, kernels_logits, lt, events, plans: HashMap::new() })
     }
 

@@ -1,8 +1,9 @@
 //! The CUDA device: the same operations on an NVIDIA GPU, by the kernels of `kernels/` and cuBLASLt.
 //!
 //! [`Gpu`] makes a GPU ready once; a [`CudaDevice`] is one engine's stream and buffers on it. Every operation queues a
-//! kernel and returns; `end_step` waits. Steps that decode only are recorded and replayed (`graphs`). Libraries are
-//! opened by `nvidia::probe` alone: who has no driver never comes here.
+//! kernel and returns; `end_step` waits for the ids of the earliest step, while the next one may be under way already
+//! (`sampled`). Steps that decode only are recorded and replayed (`graphs`). Libraries are opened by `nvidia::probe` alone:
+//! who has no driver never comes here.
 
 mod attention;
 pub mod ceilings;
@@ -18,6 +19,7 @@ mod memory;
 mod ops;
 pub mod program;
 pub mod ptx;
+mod sampled;
 mod step;
 pub mod tensor;
 pub mod weights;
@@ -30,7 +32,7 @@ use crate::device::cuda::driver::Stream;
 use crate::device::cuda::gpu::Gpu;
 use crate::device::cuda::graphs::{Graphs, Mode};
 use crate::device::cuda::matmul::{ChosenProduct, Products};
-use crate::device::cuda::memory::{Buffer, Pinned};
+use crate::device::cuda::sampled::Sampled;
 use crate::device::cuda::step::StepArrays;
 use crate::device::cuda::tensor::CudaKvCache;
 use crate::device::cuda::weights::Uploader;
@@ -40,8 +42,6 @@ use crate::device::step::StepBatch;
 
 /// Elements that a vector load takes: widths are multiples of it.
 const VECTOR: usize = 8;
-/// Stands for the id of a row that holds no number.
-const NONE: u32 = u32::MAX;
 
 /// One engine on a GPU.
 #[derive(Debug)]
@@ -53,11 +53,12 @@ pub struct CudaDevice {
     mode: Mode,
     bucket: Option<usize>,
     step: Option<StepArrays>,
+    /// Whether a step was begun and not launched.
+    begun: bool,
     splits: Splits,
     partials: Option<Partials>,
-    /// Chosen ids on the device, where the next step may read them, and on the host.
-    sampled: Option<(Buffer, Pinned)>,
-    /// Rows of logits that the step sampled.
+    sampled: Option<Sampled>,
+    /// Rows of logits that the step just begun sampled.
     sampled_rows: usize,
     highest_token: u32,
     uploader: Option<Uploader>,
@@ -80,6 +81,7 @@ impl CudaDevice {
             mode: Mode::Plain,
             bucket: None,
             step: None,
+            begun: false,
             splits: Splits { multiprocessors: gpu.facts.multiprocessors as usize, kv_heads: 1 },
             partials: None,
             sampled: None,

@@ -5,14 +5,14 @@ use crate::device::cuda::graphs::{Graphs, Mode};
 use crate::device::cuda::kernels::HEAD_DIMS;
 use crate::device::cuda::launch::Launch;
 use crate::device::cuda::lt::{self, Operands, Shape};
-use crate::device::cuda::memory::{Buffer, Pinned};
+use crate::device::cuda::sampled::{STEPS, Sampled};
 use crate::device::cuda::step::{self, StepArrays};
 use crate::device::cuda::tensor::{self, CudaKvCache, CudaRope, CudaTensor};
 use crate::device::cuda::weights::{CudaMatrix, CudaVector};
-use crate::device::cuda::{CudaDevice, NONE, VECTOR, only_decodes, step_error};
+use crate::device::cuda::{CudaDevice, VECTOR, only_decodes, step_error};
 use crate::device::error::DeviceError;
 use crate::device::source::{Element, MatrixSource, VectorSource};
-use crate::device::step::{StepBatch, StepLimits};
+use crate::device::step::{FED_BACK, StepBatch, StepLimits};
 use crate::device::{AttentionSpec, DeviceIdentity, HeadShape, KvCacheSpec, MemoryFacts, Ops, WorkspaceSpec};
 
 /// Threads of a block that works on one row, and of one that only copies it.
@@ -77,8 +77,7 @@ impl Ops for CudaDevice {
         let context = &self.gpu.context;
         self.uploader = None;
         self.step = Some(StepArrays::new(context, limits)?);
-        let bytes = 4 * limits.max_sequences;
-        self.sampled = Some((Buffer::new(context, "the chosen tokens", bytes as u64)?, Pinned::new(context, bytes)?));
+        self.sampled = Some(Sampled::new(context, limits.max_sequences)?);
         self.graphs = Graphs::new(self.gpu.spec.graphs, limits.max_sequences.min(limits.max_tokens));
         Ok(())
     }
@@ -118,10 +117,17 @@ impl Ops for CudaDevice {
         CudaKvCache::new(&self.gpu.context, spec, self.element())
     }
 
+    fn runs_ahead(&self) -> bool {
+        true
+    }
+
     fn begin_step(&mut self, batch: &StepBatch) -> Result<(), DeviceError> {
         batch.check().map_err(step_error)?;
         self.gpu.context.enter()?;
-        let Some(step) = &mut self.step else { return Err(step_error("`prepare` was not called".to_owned())) };
+        let (Some(step), Some(sampled)) = (&mut self.step, &self.sampled) else {
+            return Err(step_error("`prepare` was not called".to_owned()));
+        };
+        let Some(turn) = sampled.turn() else { return Err(step_error(format!("`{STEPS}` steps are under way already"))) };
         let StepLimits { max_tokens, max_sequences, max_block_table_entries } = step.limits;
         let (tokens, sequences, entries) = (batch.num_tokens(), batch.num_seqs(), batch.block_tables.len());
         if tokens > max_tokens || sequences > max_sequences || entries > max_block_table_entries {
@@ -130,13 +136,21 @@ impl Ops for CudaDevice {
             );
             return Err(step_error(reason));
         }
+        let highest = |fed_back: bool| batch.token_ids.iter().filter(|id| (**id & FED_BACK != 0) == fed_back).max().copied();
+        let fed_back_rows = highest(true).map_or(0, |id| (id & !FED_BACK) as usize + 1);
+        if fed_back_rows > sampled.newest_rows() {
+            let reason = format!("the token of row `{}` is fed back from a step that chose `{}`", fed_back_rows - 1, sampled.newest_rows());
+            return Err(step_error(reason));
+        }
         self.bucket = only_decodes(batch).then(|| self.graphs.bucket(sequences)).flatten();
         self.mode = Mode::Plain;
         self.sampled_rows = 0;
-        self.highest_token = batch.token_ids.iter().copied().max().unwrap_or(0);
+        self.highest_token = highest(false).unwrap_or(0);
         let decoding = self.bucket.unwrap_or(sequences - batch.num_prefill_seqs);
         let longest = batch.context_lens[batch.num_prefill_seqs..].iter().copied().max().unwrap_or(0);
-        step.fill(&self.stream, batch, self.bucket, self.splits.tokens(decoding, longest as usize))
+        step.fill(&self.stream, turn, batch, self.bucket, self.splits.tokens(decoding, longest as usize))?;
+        self.begun = true;
+        Ok(())
     }
 
     fn recorded(&mut self) -> Result<bool, DeviceError> {
@@ -148,18 +162,19 @@ impl Ops for CudaDevice {
         Ok(self.mode == Mode::Played)
     }
 
-    fn end_step(&mut self, token_ids: &mut Vec<u32>) -> Result<(), DeviceError> {
-        token_ids.clear();
+    fn launch_step(&mut self) -> Result<(), DeviceError> {
+        let Some(sampled) = self.sampled.as_mut().filter(|_| std::mem::take(&mut self.begun)) else { return Ok(()) };
         if let Mode::Recording(bucket) = self.mode {
             self.graphs.finish(&self.stream, bucket)?;
             self.mode = Mode::Plain;
         }
-        let (rows, stream) = (self.sampled_rows, &self.stream);
-        let Some((device, host)) = &mut self.sampled else { return stream.synchronize() };
-        device.read(stream, 0, &mut host.bytes_mut()[..4 * rows])?;
-        stream.synchronize()?;
-        token_ids.extend(host.bytes()[..4 * rows].chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
-        token_ids.iter().position(|id| *id == NONE).map_or(Ok(()), |row| Err(DeviceError::NoNumber { row }))
+        sampled.send(&self.stream, self.sampled_rows)
+    }
+
+    fn end_step(&mut self, token_ids: &mut Vec<u32>) -> Result<(), DeviceError> {
+        token_ids.clear();
+        self.launch_step()?;
+        self.sampled.as_mut().map_or(Ok(()), |sampled| sampled.receive(token_ids))
     }
 
     fn embed(&mut self, table: &CudaMatrix, out: &mut CudaTensor) -> Result<(), DeviceError> {
@@ -169,7 +184,7 @@ impl Ops for CudaDevice {
         }
         let step = self.step();
         out.set_rows(step.layout.tokens);
-        let fed_back = self.sampled.as_ref().map_or(0, |(device, _)| device.at(0));
+        let fed_back = self.sampled.as_ref().map_or(0, Sampled::address);
         let ids = step.at(step.layout.token_ids);
         let launch = Launch::over(&self.stream, self.gpu.kernels.embed, out.rows, COPY_BLOCK);
         launch.with(&[out.address().into(), table.values.at(0).into(), ids.into(), fed_back.into(), out.width.into()])
@@ -305,7 +320,7 @@ impl Ops for CudaDevice {
         let (step, layout) = (self.step(), self.step().layout);
         assert_eq!(logits.rows, layout.rows, "every wanted row has its logits");
         assert!(logits.holds_f32(), "logits are f32");
-        let sampled = self.sampled.as_ref().map_or(0, |(device, _)| device.at(0));
+        let sampled = self.sampled.as_ref().map_or(0, Sampled::address);
         let launch = Launch::over(&self.stream, self.gpu.kernels.sample, logits.rows, SAMPLE_BLOCK);
         launch.with(&[
             sampled.into(),

@@ -1,12 +1,14 @@
 //! The arrays of one step on the device: one dense region, copied at once, whose places depend on the step's shape alone.
 //!
 //! Steps of equal shape have their arrays at equal addresses, so that a recorded step finds the next one's values where
-//! it left the last one's.
+//! it left the last one's. On the host each step under way has a region of its own: the device may still be copying one while
+//! the next is filled.
 
 use std::sync::Arc;
 
 use crate::device::cuda::driver::{Context, Stream};
 use crate::device::cuda::memory::{Buffer, Pinned};
+use crate::device::cuda::sampled::STEPS;
 use crate::device::error::DeviceError;
 use crate::device::step::{Sampling, StepBatch, StepLimits};
 
@@ -85,7 +87,7 @@ pub(super) struct StepArrays {
     /// Rows of logits that were asked for; padding has others after them.
     pub(super) wanted_rows: usize,
     device: Buffer,
-    host: Pinned,
+    hosts: [Pinned; STEPS],
 }
 
 /// Bytes that [`StepArrays`] takes on the device.
@@ -97,9 +99,9 @@ impl StepArrays {
     pub(super) fn new(context: &Arc<Context>, limits: StepLimits) -> Result<Self, DeviceError> {
         let bytes = bytes(&limits);
         let device = Buffer::new(context, "the arrays of a step", bytes as u64)?;
-        let host = Pinned::new(context, bytes)?;
+        let hosts = [Pinned::new(context, bytes)?, Pinned::new(context, bytes)?];
         let layout = StepLayout::new(0, 0, 0);
-        Ok(Self { limits, layout, num_prefill_seqs: 0, longest_prefill: 0, wanted_rows: 0, device, host })
+        Ok(Self { limits, layout, num_prefill_seqs: 0, longest_prefill: 0, wanted_rows: 0, device, hosts })
     }
 
     /// Address of the array at `offset`, a field of the layout.
@@ -107,9 +109,16 @@ impl StepArrays {
         self.device.at(offset)
     }
 
-    /// Takes over `batch`, padded to `bucket` decode sequences where one is given, and queues the copy. Decode attention
-    /// divides contexts into parts of `split_tokens`.
-    pub(super) fn fill(&mut self, stream: &Stream, batch: &StepBatch, bucket: Option<usize>, split_tokens: u32) -> Result<(), DeviceError> {
+    /// Takes over `batch`, padded to `bucket` decode sequences where one is given, and queues the copy from the host's region
+    /// of this `turn`, which no step under way uses. Decode attention divides contexts into parts of `split_tokens`.
+    pub(super) fn fill(
+        &mut self,
+        stream: &Stream,
+        turn: usize,
+        batch: &StepBatch,
+        bucket: Option<usize>,
+        split_tokens: u32,
+    ) -> Result<(), DeviceError> {
         let layout = bucket.map_or_else(
             || StepLayout::new(batch.num_tokens(), batch.num_seqs(), batch.logit_rows.len()),
             |bucket| StepLayout::new(bucket, bucket, bucket),
@@ -119,7 +128,8 @@ impl StepArrays {
         self.longest_prefill = (0..batch.num_prefill_seqs).map(|sequence| batch.rows(sequence).len()).max().unwrap_or(0);
         self.wanted_rows = batch.logit_rows.len();
         let used = layout.bytes(batch.block_tables.len());
-        let mut region = Region(&mut self.host.bytes_mut()[..used]);
+        let host = &mut self.hosts[turn];
+        let mut region = Region(&mut host.bytes_mut()[..used]);
         let sampled = || batch.logit_rows.iter().map(|wanted| wanted.sampling);
         region.fill(layout.seeds, layout.rows, sampled().map(|sampling| sampling.seed.to_le_bytes()), [0; 8]);
         region.fill(layout.draws, layout.rows, sampled().map(|sampling| sampling.position.to_le_bytes()), [0; 8]);
@@ -143,7 +153,7 @@ impl StepArrays {
         region.fill(layout.temperatures, layout.rows, sampled().map(|s| s.temperature.to_le_bytes()), greedy.temperature.to_le_bytes());
         region.fill(layout.top_k, layout.rows, sampled().map(|s| s.top_k.to_le_bytes()), greedy.top_k.to_le_bytes());
         region.fill(layout.top_p, layout.rows, sampled().map(|s| s.top_p.to_le_bytes()), greedy.top_p.to_le_bytes());
-        self.device.write(stream, 0, &self.host.bytes()[..used])
+        self.device.write(stream, 0, &host.bytes()[..used])
     }
 }
 

@@ -97,6 +97,20 @@ impl HostGpu {
         unsafe { (core.get::<unsafe extern "C" fn(u64)>(b"fake_cuda_set_seed").unwrap())(seed) };
     }
 
+    /// What `open` returns, whose work this thread's device runs only when somebody waits for it: as late as it may, where
+    /// it else runs at once. A real GPU is as late as it is.
+    pub(crate) fn late<T>(&self, open: impl FnOnce() -> T) -> T {
+        let set = |late: bool| {
+            let Some(core) = &self.core else { return };
+            // SAFETY: as above.
+            unsafe { (core.get::<unsafe extern "C" fn(bool)>(b"fake_cuda_set_late").unwrap())(late) };
+        };
+        set(true);
+        let opened = open();
+        set(false);
+        opened
+    }
+
     /// What the host device counted; nothing of a real GPU.
     pub(crate) fn counters(&self) -> Option<Counters> {
         let core = self.core.as_ref()?;
