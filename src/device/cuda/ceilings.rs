@@ -112,7 +112,7 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(gpu: &'a Arc<Gpu>, wish: &'a CeilingWish) -> Result<Self, DeviceError> {
-        let (stream, begin, end) = (Stream::new(&gpu.context)?, Event::new(&gpu.context)?, Event::new(&gpu.context)?);
+        let (stream, begin, end) = (Stream::new(&gpu.context)?, Event::timed(&gpu.context)?, Event::timed(&gpu.context)?);
         Ok(Self { gpu, stream, begin, end, wish })
     }
 
