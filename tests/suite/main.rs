@@ -34,7 +34,6 @@ mod in_process;
 mod kv_blocks;
 mod memory;
 mod nvidia;
-mod nvrtc_gate;
 mod ops;
 mod plain_device;
 mod plan;

@@ -1,7 +1,7 @@
 //! The kernels as PTX, embedded: for a node that has a driver and no compiler. The driver makes machine code of it.
 //!
 //! Made by NVRTC 12.1 for `compute_80`, so that any driver of CUDA 12.1 or newer takes it on any GPU there is a kernel for.
-//! `tests/suite/nvrtc_gate` makes the files (`PLIMSOLL_GOLDEN=write`) and fails where they are not of these sources.
+//! `tests/nvrtc` makes the files (`PLIMSOLL_GOLDEN=write`) and fails where they are not of these sources.
 
 use crate::device::source::Element;
 

@@ -2,6 +2,13 @@
 //!
 //! NVRTC needs no GPU and no driver, so this runs anywhere `.ci/nvrtc` has been. It runs nothing on a GPU and says nothing
 //! about speed. `PLIMSOLL_NVRTC` names other folders of compilers, `PLIMSOLL_GATE_TABLE` a file for the table.
+//!
+//! A process of its own: beside the compiler of the CUDA device of the tests, which answers to the same names, the real
+//! ones would call it in place of themselves.
+
+#![expect(clippy::unwrap_used, reason = "what a test takes for granted may panic")]
+#![expect(clippy::print_stdout, reason = "tests say what they skip and what they measured")]
+#![expect(clippy::disallowed_methods, reason = "tests read settings and write tables on purpose")]
 
 mod compiler;
 mod embedded;

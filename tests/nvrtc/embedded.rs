@@ -27,7 +27,7 @@ fn the_code_for_nodes_without_a_compiler_is_made_of_these_kernels() {
             let kept = std::fs::read(&path).unwrap_or_default();
             bytes += kept.len();
             let of_these = zstd::decode_all(&kept[..]).is_ok_and(|kept| kept == ptx.as_bytes());
-            assert!(of_these, "{} is of other sources: run `PLIMSOLL_GOLDEN=write cargo test --test suite embedded`", path.display());
+            assert!(of_these, "{} is of other sources: run `PLIMSOLL_GOLDEN=write cargo test --test nvrtc embedded`", path.display());
         }
     }
     println!("{bytes} bytes of PTX are embedded");
