@@ -15,6 +15,7 @@ mod checkpoints;
 mod cli;
 mod confirmation;
 mod cuda_ahead;
+mod cuda_cli;
 mod cuda_models;
 mod cuda_ops;
 mod curve;

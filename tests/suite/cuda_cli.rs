@@ -1,0 +1,82 @@
+//! The program on a GPU, from the command line, through the driver that runs kernels on the host.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::support::fake_cuda;
+use crate::support::{plimsoll, stderr, stdout};
+
+const PROMPT: [&str; 8] = ["--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "12", "--ignore-eos", "--arithmetic", "f32", "--format"];
+
+fn checkpoint() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama-untied").to_str().unwrap().to_owned()
+}
+
+/// `generate` on the checkpoint, with the driver in `libraries` and a cache of its own.
+fn generate(libraries: &Path, device: &str, alter: impl for<'a> FnOnce(&'a mut Command) -> &'a mut Command) -> Output {
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = plimsoll();
+    command.args(["generate", "--model", &checkpoint(), "--device", device]).args(PROMPT).arg("json");
+    command.env("PLIMSOLL_CUDA_LIBRARIES", libraries).env("XDG_CACHE_HOME", cache.path()).env_remove("CUDA_VISIBLE_DEVICES");
+    alter(&mut command);
+    command.output().unwrap()
+}
+
+fn tokens(output: &Output) -> serde_json::Value {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    serde_json::from_str::<serde_json::Value>(&stdout(output)).unwrap()["token_ids"].clone()
+}
+
+#[test]
+fn a_gpu_gives_the_tokens_of_the_cpu_and_says_that_it_did() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    let on_gpu = generate(&libraries, "cuda:0", |command| command);
+    assert_eq!(tokens(&on_gpu), tokens(&generate(&libraries, "cpu", |command| command)));
+    let said = stdout(&on_gpu);
+    assert!(said.contains("plimsoll host device") && !said.contains("CPU device"), "{said}");
+}
+
+#[test]
+fn kernels_are_compiled_once_and_a_damaged_cache_costs_time_only() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    let cache = tempfile::tempdir().unwrap();
+    let run = || generate(&libraries, "cuda", |command| command.env("XDG_CACHE_HOME", cache.path()));
+    let first = tokens(&run());
+    let folder = cache.path().join("plimsoll/kernels");
+    let kept: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), plimsoll::device::cuda::program::PROGRAMS.len());
+    kept.iter().for_each(|path| std::fs::write(path, "cut short").unwrap());
+    assert_eq!(tokens(&run()), first);
+    assert!(kept.iter().all(|path| std::fs::read(path).unwrap() != b"cut short"), "what did not load was compiled again");
+}
+
+#[test]
+fn a_gpu_that_is_too_small_or_not_there_is_refused_before_anything_is_loaded() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    let small = generate(&libraries, "cuda:0", |command| command.env("PLIMSOLL_FAKE_CUDA_MEMORY", "1048576"));
+    assert_eq!(small.status.code(), Some(69), "{}", stderr(&small));
+    assert!(stderr(&small).contains("bytes"), "{}", stderr(&small));
+    let absent = generate(&libraries, "cuda:3", |command| command);
+    assert_eq!(absent.status.code(), Some(69));
+    assert!(stderr(&absent).contains("there is no `cuda:3`: this process may use 1 GPUs"), "{}", stderr(&absent));
+    let hidden = generate(&libraries, "cuda:0", |command| command.env("CUDA_VISIBLE_DEVICES", ""));
+    assert_eq!(hidden.status.code(), Some(69));
+    assert!(stderr(&hidden).contains("CUDA_VISIBLE_DEVICES"), "{}", stderr(&hidden));
+    let several = generate(&libraries, "cuda:all", |command| command.env("PLIMSOLL_FAKE_CUDA_DEVICES", "2"));
+    assert_eq!(several.status.code(), Some(2), "{}", stderr(&several));
+}
+
+#[test]
+fn without_a_compiler_the_embedded_kernels_are_tried_and_their_refusal_names_what_is_missing() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    let driver_only = tempfile::tempdir().unwrap();
+    for name in ["libcuda.so", "libcuda.so.1", "libplimsoll_host_cuda.so"] {
+        std::fs::copy(libraries.join(name), driver_only.path().join(name)).unwrap();
+    }
+    // The driver of the tests takes no PTX: on a real one this would go on.
+    let refused = generate(driver_only.path(), "cuda:0", |command| command.args(["-v"]));
+    assert_eq!(refused.status.code(), Some(69), "{}", stderr(&refused));
+    let said = stderr(&refused) + &stdout(&refused);
+    assert!(said.contains("NVRTC cannot be used") && said.contains("pip install"), "{said}");
+    assert!(said.contains("the embedded kernels do not serve either"), "{said}");
+}
