@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::fake_cuda;
-use crate::support::{plimsoll, stderr, stdout};
+use crate::support::fake_nvml::FakeNvml;
+use crate::support::{document, plimsoll, stderr, stdout};
 
 const PROMPT: [&str; 8] = ["--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "12", "--ignore-eos", "--arithmetic", "f32", "--format"];
 
@@ -79,4 +80,28 @@ fn without_a_compiler_the_embedded_kernels_are_tried_and_their_refusal_names_wha
     let said = stderr(&refused) + &stdout(&refused);
     assert!(said.contains("NVRTC cannot be used") && said.contains("pip install"), "{said}");
     assert!(said.contains("the embedded kernels do not serve either"), "{said}");
+}
+
+#[test]
+fn every_level_on_a_gpu_is_joined_to_what_that_very_gpu_did() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    // The other one stands first in the library's order: GPUs are joined by UUID, never by position.
+    let nvml = FakeNvml::new("gpus 2\n1.uuid GPU-fa4eda7a-0000-4000-8000-000000000000");
+    let (data, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut command = plimsoll();
+    command.args(["bench", "--quick", "--no-request-log", "--model", &checkpoint(), "--device", "cuda:0", "--format", "json"]);
+    command.args(["--workload", "fixed:8:4", "--max-concurrency", "2", "--budget", "8s", "--kv-blocks", "64", "--max-num-seqs", "4"]);
+    command.arg("--data-dir").arg(data.path()).arg("--nvml").arg(nvml.library()).env("PLIMSOLL_LOCK_DIR", data.path());
+    command.env("PLIMSOLL_CUDA_LIBRARIES", &libraries).env("XDG_CACHE_HOME", cache.path()).env_remove("CUDA_VISIBLE_DEVICES");
+    let document = document(&command.output().unwrap());
+    assert_eq!(document["target"]["device"], "cuda:0");
+    let levels = document["levels"].as_array().unwrap();
+    assert!(!levels.is_empty());
+    for level in levels {
+        let gpus = level["telemetry"]["gpus"].as_array().unwrap_or_else(|| panic!("{}", level["telemetry"]));
+        let uuids: Vec<_> = gpus.iter().map(|gpu| gpu["uuid"].as_str().unwrap()).collect();
+        assert_eq!(uuids, ["GPU-fa4eda7a-0000-4000-8000-000000000000"]);
+    }
+    let labels = document["labels"].to_string();
+    assert!(!labels.contains("CPU device"), "{labels}");
 }
