@@ -40,8 +40,8 @@ pub(super) fn libraries(of: &Examination<'_>, keep: &mut dyn FnMut(Check)) {
 }
 
 fn absent(section: &str, name: &str, absence: &Absence, result: CheckResult) -> Check {
-    let looked_for = if absence.looked_for.is_empty() { String::new() } else { format!("; looked for {}", absence.looked_for.join(", ")) };
-    Check::new(section, name, result, format!("{}{looked_for}", absence.reason), absence.remedy.clone())
+    let looked_in = if absence.looked_for.is_empty() { String::new() } else { format!("; looked in {}", absence.looked_for.join(", ")) };
+    Check::new(section, name, result, format!("{}{looked_in}", absence.reason), absence.remedy.clone())
 }
 
 pub(super) fn gpus(of: &Examination<'_>, keep: &mut dyn FnMut(Check)) {

@@ -22,11 +22,12 @@ pub(super) fn examine(of: &Examination<'_>, keep: &mut dyn FnMut(Check)) {
     let library = match &of.telemetry {
         Ok(library) => library,
         Err(why) => {
+            let why = if of.libraries.nvml.is_err() { "there is no NVML, as said above" } else { why };
             let check = Check::new(
                 SECTION,
                 "NVML readings",
                 CheckResult::CouldNotRun,
-                why.clone(),
+                why,
                 "Do what it says, or measure without telemetry",
             );
             keep(Check { waits_for_gpu: !of.has_gpu(), ..check });
