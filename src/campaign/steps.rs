@@ -9,7 +9,7 @@ use crate::clock::{Clock, Monotonic};
 use crate::device::step::{LogitRow, Sampling, StepBatch};
 use crate::engine::forward::ForwardPass;
 use crate::engine::loading::LoadedModel;
-use crate::model::arithmetic::{self, HeldBytes, StepSequence};
+use crate::model::arithmetic::{self, StepSequence};
 use crate::record::ceilings::{CeilingKind, CeilingsRecord};
 use crate::record::steps::{StepCase, StepSkipped, StepTime, StepsRecord};
 use crate::report::steps::name;
@@ -87,19 +87,13 @@ pub fn measure(model: &LoadedModel, ceilings: CeilingsRecord, plan: &StepsPlan, 
 
 /// Times beside their floor. `seconds` are rising, one or more.
 fn judged(model: &LoadedModel, ceilings: &CeilingsRecord, case: StepCase, seconds: Vec<f64>) -> StepTime {
-    let shape = model.shape;
-    let held = HeldBytes {
-        per_parameter: model.memory.weights as f64 / arithmetic::parameters(&model.config) as f64,
-        per_cached_token: model.memory.kv_cache as f64 / (f64::from(shape.num_kv_blocks) * shape.block_size as f64),
-    };
     let sequences = match case {
         StepCase::Decode { batch, context } => vec![StepSequence { tokens: 1, context: u64::from(context) }; batch as usize],
         StepCase::Prefill { tokens } => vec![StepSequence { tokens: u64::from(tokens), context: u64::from(tokens) }],
     };
-    let need = arithmetic::step_need(&model.config, held, &sequences);
-    let element = if model.device.arithmetic.starts_with("bf16") { "bf16" } else { "f32" };
+    let need = arithmetic::step_need(&model.config, model.held_bytes(), &sequences);
     let bandwidth = ceilings.best(CeilingKind::MemoryRead, None).unwrap_or(f64::NAN);
-    let rate = ceilings.best(CeilingKind::MatrixProduct, Some(element)).unwrap_or(f64::NAN);
+    let rate = ceilings.best(CeilingKind::MatrixProduct, Some(model.element())).unwrap_or(f64::NAN);
     let (moving, computing) = (need.bytes / bandwidth, need.flops / rate);
     let median_s = seconds[(seconds.len() - 1) / 2];
     StepTime {

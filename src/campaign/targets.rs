@@ -4,8 +4,10 @@ use anyhow::Context;
 
 use crate::clock::Monotonic;
 use crate::engine::loading::LoadedModel;
+use crate::model::arithmetic::{self, StepSequence};
 use crate::queueing::law::ServiceLaw;
-use crate::record::run::ColdStart;
+use crate::record::ceilings::{CeilingKind, CeilingsRecord};
+use crate::record::run::{ColdStart, DecodeNeed};
 use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::target::Target;
@@ -28,6 +30,16 @@ pub trait Targets {
     /// What making the first one cost.
     fn cold_start(&self) -> ColdStart {
         ColdStart::default()
+    }
+
+    /// What its device can do at most, where that was measured.
+    fn ceilings(&self) -> Option<&CeilingsRecord> {
+        None
+    }
+
+    /// What one token at this context takes of it at least.
+    fn decode_need(&self, _context: u64) -> Option<DecodeNeed> {
+        None
     }
 
     /// Most requests that can be in flight to some use: beyond it they only wait.
@@ -143,6 +155,8 @@ pub struct EngineTargets {
     load_s: f64,
     /// Divides arrivals among the devices.
     seed: u64,
+    /// Of the first device.
+    ceilings: Option<CeilingsRecord>,
 }
 
 impl EngineTargets {
@@ -150,7 +164,13 @@ impl EngineTargets {
     #[must_use]
     pub fn new(models: Vec<LoadedModel>, clock: Monotonic, load_s: f64, seed: u64) -> Self {
         let each: Vec<_> = models.iter().map(InProcess::identity_of).collect();
-        Self { models, identity: several::identity_of(&each), clock, load_s, seed }
+        Self { models, identity: several::identity_of(&each), clock, load_s, seed, ceilings: None }
+    }
+
+    /// The same, beside what the first device can do at most, where that was measured.
+    #[must_use]
+    pub fn beside(self, ceilings: Option<CeilingsRecord>) -> Self {
+        Self { ceilings, ..self }
     }
 
     /// Model and engine in every detail: a run is resumed on the same ones only.
@@ -173,6 +193,22 @@ impl Targets for EngineTargets {
         }
         let engines = self.models.iter().map(|model| Ok(Box::new(start(model)?) as Box<dyn Target>));
         Ok(Box::new(Several::new(engines.collect::<anyhow::Result<_>>()?, self.seed)))
+    }
+
+    fn ceilings(&self) -> Option<&CeilingsRecord> {
+        self.ceilings.as_ref()
+    }
+
+    fn decode_need(&self, context: u64) -> Option<DecodeNeed> {
+        let (model, ceilings) = (self.models.first()?, self.ceilings.as_ref()?);
+        let need = arithmetic::step_need(&model.config, model.held_bytes(), &[StepSequence { tokens: 1, context }]);
+        Some(DecodeNeed {
+            context,
+            bytes: need.bytes,
+            flops: need.flops,
+            read_bytes_per_s: ceilings.best(CeilingKind::MemoryRead, None)?,
+            flop_per_s: ceilings.best(CeilingKind::MatrixProduct, Some(model.element()))?,
+        })
     }
 
     fn cold_start(&self) -> ColdStart {

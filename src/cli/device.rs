@@ -165,6 +165,18 @@ impl Device {
         }
     }
 
+    /// The first one alone, where there are several.
+    pub(super) fn first(&self) -> Self {
+        match self {
+            Self::Cuda(spec, gpus) => {
+                let gpus: Vec<_> = gpus.iter().take(1).cloned().collect();
+                let ordinal = gpus.first().map_or(spec.ordinal, |gpu| gpu.ordinal);
+                Self::Cuda(CudaSpec { ordinal, ..spec.clone() }, gpus)
+            }
+            Self::Cpu(spec) => Self::Cpu(*spec),
+        }
+    }
+
     /// The GPUs; none where it is the host's processor.
     pub(super) fn gpus(&self) -> &[gpus::Gpu] {
         match self {

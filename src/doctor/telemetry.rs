@@ -22,14 +22,10 @@ pub(super) fn examine(of: &Examination<'_>, keep: &mut dyn FnMut(Check)) {
     let library = match &of.telemetry {
         Ok(library) => library,
         Err(why) => {
-            let why = if of.libraries.nvml.is_err() { "there is no NVML, as said above" } else { why };
-            let check = Check::new(
-                SECTION,
-                "NVML readings",
-                CheckResult::CouldNotRun,
-                why,
-                "Do what it says, or measure without telemetry",
-            );
+            let said = of.libraries.nvml.as_ref().is_err_and(|absence| absence.to_string() == *why);
+            let why = if said { "there is no NVML, as said above" } else { why };
+            let check =
+                Check::new(SECTION, "NVML readings", CheckResult::CouldNotRun, why, "Do what it says, or measure without telemetry");
             keep(Check { waits_for_gpu: !of.has_gpu(), ..check });
             return;
         }

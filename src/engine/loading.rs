@@ -14,7 +14,7 @@ use crate::engine::kv_blocks::{KvBlocks, PrefixReuse};
 use crate::engine::limits::RequestLimits;
 use crate::engine::scheduler::EngineShape;
 use crate::engine::weights::{self, LoadError, LoadProgress, WeightSource, Weights};
-use crate::model::arithmetic::MemoryNeed;
+use crate::model::arithmetic::{self, HeldBytes, MemoryNeed};
 use crate::model::config::ModelConfig;
 use crate::model::keys::ConfigError;
 use crate::model::presets;
@@ -203,6 +203,21 @@ impl LoadedModel {
     #[must_use]
     pub fn precision(&self) -> String {
         format!("{} weights, {} arithmetic", self.weight_dtype, self.device.arithmetic)
+    }
+
+    /// Name of the element type that products are computed in.
+    #[must_use]
+    pub fn element(&self) -> &'static str {
+        if self.device.arithmetic.starts_with("bf16") { "bf16" } else { "f32" }
+    }
+
+    /// What the device holds of a parameter and of a cached token.
+    #[must_use]
+    pub fn held_bytes(&self) -> HeldBytes {
+        HeldBytes {
+            per_parameter: self.memory.weights as f64 / arithmetic::parameters(&self.config) as f64,
+            per_cached_token: self.memory.kv_cache as f64 / (f64::from(self.shape.num_kv_blocks) * self.shape.block_size as f64),
+        }
     }
 
     /// What every output made with this model says of it.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::ceilings::CeilingsRecord;
 use crate::record::finding::Finding;
 use crate::record::level::LevelRecord;
 use crate::record::node::NodeRecord;
@@ -99,6 +100,36 @@ pub struct Headline {
     pub labels: Vec<String>,
     /// In words, how the search ended.
     pub explanation: String,
+}
+
+/// One token of one request that has the device to itself, at the workload's mean context: what a decode step must move and
+/// compute, and what the device can.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecodeNeed {
+    /// Tokens of context.
+    pub context: u64,
+    /// Weights and cached tokens, read once, bytes.
+    pub bytes: f64,
+    /// Floating-point operations.
+    pub flops: f64,
+    /// The device's read bandwidth, bytes/s.
+    pub read_bytes_per_s: f64,
+    /// Its rate of matrix products in the model's arithmetic, operations/s.
+    pub flop_per_s: f64,
+}
+
+impl DecodeNeed {
+    /// Model bandwidth utilisation at `seconds` a token: the share of the read bandwidth.
+    #[must_use]
+    pub fn mbu(&self, seconds: f64) -> f64 {
+        self.bytes / self.read_bytes_per_s / seconds
+    }
+
+    /// Model FLOP utilisation at `seconds` a token: the share of the matrix rate.
+    #[must_use]
+    pub fn mfu(&self, seconds: f64) -> f64 {
+        self.flops / self.flop_per_s / seconds
+    }
 }
 
 /// The reference level, first and last.
@@ -216,6 +247,12 @@ pub struct RunRecord {
     /// What the generator itself can do, calls/s against the null target; bounds the search. `None` in virtual time.
     #[serde(default)]
     pub generator_ceiling: Option<f64>,
+    /// What the first device can do at most, measured before the model was loaded, where the target is the built-in engine.
+    #[serde(default)]
+    pub ceilings: Option<CeilingsRecord>,
+    /// What one token of one request alone takes at least of it.
+    #[serde(default)]
+    pub decode_need: Option<DecodeNeed>,
     /// What the watched GPUs used while idle; empty where that was not measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub idle: Vec<IdlePower>,

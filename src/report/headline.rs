@@ -2,6 +2,7 @@
 
 use crate::curve::saturation::Saturation;
 use crate::record::finding::{Finding, Severity};
+use crate::record::level::Purpose;
 use crate::record::node::GpuTelemetry;
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::SloSource;
@@ -36,6 +37,7 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
     rows.push(("source", workload.source.clone()));
     let first = run.cold_start.first_request_ms.map_or(String::new(), |millis| format!(", first token after {} ms", three(millis)));
     rows.push(("cold start", format!("weights ready after {} s{first}", three(run.cold_start.load_s))));
+    rows.extend(alone(run).map(|alone| ("alone", alone)));
     if let Some(slo) = slo(run) {
         rows.push(("SLO", slo));
     }
@@ -46,10 +48,32 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
     rows
 }
 
+/// How near one request alone comes to what the device can do at most.
+fn alone(run: &RunRecord) -> Option<String> {
+    let need = run.decode_need?;
+    let reference = run.levels.iter().find(|level| matches!(level.purpose, Purpose::Reference { .. }) && level.verdict.is_valid())?;
+    let millis = reference.latency.tpot.raw.p50?;
+    let seconds = millis / 1000.0;
+    let beyond = if need.mbu(seconds) > 1.0 {
+        "; above 100 % the weights fit the caches, or something else ran while the ceiling was measured"
+    } else {
+        ""
+    };
+    Some(format!(
+        "a token takes {} ms: {} of the memory bandwidth ({} GB/s read, measured here), {} of the matrix rate ({} TFLOP/s){beyond}",
+        three(millis),
+        percent(need.mbu(seconds)),
+        three(need.read_bytes_per_s / 1e9),
+        percent(need.mfu(seconds)),
+        three(need.flop_per_s / 1e12)
+    ))
+}
+
 /// Where GPU readings came from and of which GPUs, or why there are none.
 fn telemetry(run: &RunRecord) -> String {
     let inventory = match &run.node.telemetry {
-        GpuTelemetry::Unavailable { why } => return format!("unavailable: {why}"),
+        // Where it was looked for, and what to do, stands among the findings.
+        GpuTelemetry::Unavailable { why } => return format!("unavailable: {}", why.split(" (looked in").next().unwrap_or(why)),
         GpuTelemetry::Available(inventory) => inventory,
     };
     let versions = format!("NVML {}, driver {}, CUDA {}", inventory.software.nvml, inventory.software.driver, inventory.software.cuda);

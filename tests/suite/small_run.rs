@@ -103,6 +103,8 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
         plan_hash: "0".repeat(64),
         cold_start: ColdStart { load_s: 1.25, first_request_ms: Some(210.0) },
         generator_ceiling: None,
+        ceilings: None,
+        decode_need: None,
         idle: Vec::new(),
         drift: Some(Drift { first: 120.5, last: 120.1, limit: 0.02, noise: Some(0.004) }),
         search: Some(Found { stop: Stop::Converged, rate: Some(10.1), pass: Some(10.0), fail: Some(10.5), gap: None, probes: 7, valid: 7 }),

@@ -18,13 +18,17 @@ use crate::campaign::traffic::{Chosen, Traffic};
 use crate::cli::bench::args::{BenchArgs, OnCapArg, TargetKind};
 use crate::cli::bench::watch::Watched;
 use crate::cli::bench::{choose, law};
+use crate::cli::ceilings::measure as measure_ceilings;
 use crate::cli::device::Device;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
+use crate::cli::terminal;
 use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
+use crate::device::ceilings::CeilingWish;
 use crate::engine::loading::{ModelSource, ShapeWish};
 use crate::engine::weights::LoadProgress;
 use crate::record::SCHEMA_VERSION;
+use crate::record::ceilings::{CeilingKind, CeilingsRecord};
 use crate::record::node::NodeRecord;
 use crate::record::run::{RunRecord, RunStatus};
 use crate::record::slo::{Slo, SloSource};
@@ -33,6 +37,8 @@ use crate::store::atomic;
 use crate::store::runs::RunStore;
 use crate::workload::fit::Limits;
 
+/// Seconds that each ceiling of a GPU may take.
+const CEILING_S: f64 = 1.0;
 /// Context and vocabulary of targets that know none.
 const UNLIMITED: Limits = Limits { max_context: 1 << 20, vocab_size: 1 << 16 };
 
@@ -140,6 +146,9 @@ impl Prepared {
             ]),
             cold_start: self.targets.cold_start(),
             generator_ceiling: None,
+            ceilings: self.targets.ceilings().cloned(),
+            // A decoding request has its prompt and on average half of its answer behind it.
+            decode_need: self.targets.decode_need((workload.mean_input_tokens + 0.5 * workload.mean_output_tokens).ceil() as u64),
             idle: Vec::new(),
             drift: None,
             search: None,
@@ -257,6 +266,17 @@ fn model(args: &BenchArgs, node: &NodeRecord, device: &Device, seed: u64) -> any
     args.engine.open(&choose::model(args, node, device), rng::derive(seed, "weights"))
 }
 
+/// What the first device can do at most, measured while it is empty; a quick run has no time for it.
+fn ceilings(device: &Device, args: &BenchArgs, drawn: &mut Drawn) -> anyhow::Result<Option<CeilingsRecord>> {
+    if args.quick {
+        return Ok(None);
+    }
+    drawn.tell(Progress::Note("measuring what the device can do at most".to_owned()));
+    let kinds = Some(vec![CeilingKind::MemoryRead, CeilingKind::MatrixProduct]);
+    let wish = CeilingWish { seconds_each: CEILING_S, kinds, element: device.element() };
+    measure_ceilings(&device.first(), args.device.libraries(), &wish, terminal::Progress::Silent).map(Some)
+}
+
 fn engine(
     open: impl Fn() -> anyhow::Result<ModelSource>,
     args: &BenchArgs,
@@ -271,6 +291,7 @@ fn engine(
         host_cache: u64::from(args.target.kv_cache_gib) << 30,
         ..args.engine.wish(device.is_cpu())
     };
+    let ceilings = ceilings(&device, args, drawn)?;
     let began = clock.now();
     let mut told = |at: LoadProgress| {
         drawn.tell(Progress::Loading { done: at.done, total: at.total });
@@ -294,5 +315,5 @@ fn engine(
             format!("the KV cache on {device} has {blocks} blocks of {size} tokens, {gib:.2} GiB (`--kv-blocks`, `--kv-cache-gib`)");
         drawn.tell(Progress::Note(cache));
     }
-    Ok(EngineTargets::new(models, clock, clock.now().since(began).as_secs_f64(), rng::derive(seed, "devices")))
+    Ok(EngineTargets::new(models, clock, clock.now().since(began).as_secs_f64(), rng::derive(seed, "devices")).beside(ceilings))
 }

@@ -66,6 +66,8 @@ pub(crate) fn run(id: &str) -> RunRecord {
         plan_hash: "00".to_owned(),
         cold_start: ColdStart::default(),
         generator_ceiling: None,
+        ceilings: None,
+        decode_need: None,
         idle: Vec::new(),
         drift: None,
         search: None,
