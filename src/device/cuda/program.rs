@@ -22,13 +22,21 @@ pub struct Program {
     pub name: &'static str,
     /// Its text.
     pub source: &'static str,
+    /// Its PTX in bf16 and in f32, compressed by zstd (see [`ptx`]).
+    pub ptx: [&'static [u8]; 2],
 }
 
 macro_rules! programs {
     ($($name:literal),+ $(,)?) => {
         /// Every program.
-        pub const PROGRAMS: &[Program] =
-            &[$(Program { name: $name, source: include_str!(concat!("../../../kernels/", $name, ".cu")) }),+];
+        pub const PROGRAMS: &[Program] = &[$(Program {
+            name: $name,
+            source: include_str!(concat!("../../../kernels/", $name, ".cu")),
+            ptx: [
+                include_bytes!(concat!("../../../kernels/ptx/", $name, ".bf16.ptx.zst")),
+                include_bytes!(concat!("../../../kernels/ptx/", $name, ".f32.ptx.zst")),
+            ],
+        }),+];
     };
 }
 
@@ -125,7 +133,7 @@ impl Sources<'_> {
 
     fn embedded(context: &Arc<Context>, element: Element) -> Result<Modules, DeviceError> {
         let load = |program: &'static Program| {
-            let image = ptx::of(program.name, element).unwrap_or_default();
+            let image = ptx::of(program, element).unwrap_or_default();
             Ok((program.name, Module::load(context, &image, program.name)?))
         };
         let architecture = format!("{} (embedded PTX)", ptx::ARCHITECTURE);
