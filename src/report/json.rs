@@ -1,6 +1,6 @@
 //! The report of `bench` as one JSON document: the run as recorded, and what is made of it.
 //!
-//! Beside the record: `throughput_per_gpu` (calls/s; null unless it may be planned with), `saturation`, `capacity` (a plan, or `refused`), and in
+//! Beside the record: `throughput_per_gpu` (calls/s; null unless it may be planned with), `saturation`, `scaling` (one device beside all), `capacity` (a plan, or `refused`), and in
 //! each level `metrics` by their ids in the catalogue, and `throughput_per_gpu`: its calls/s per device where it is a valid open-loop level
 //! that met the SLO, null everywhere else. A closed-loop rate never goes by that name.
 
@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::capacity::plan::Plan;
 use crate::curve::saturation::Saturation;
+use crate::curve::scaling::{self, Scaling};
 use crate::record::level::{LevelRecord, Offered};
 use crate::record::metric::CATALOGUE;
 use crate::record::run::RunRecord;
@@ -21,6 +22,7 @@ pub struct BenchDocument<'a> {
     run: RunRecord,
     throughput_per_gpu: Option<f64>,
     saturation: Option<&'a Saturation>,
+    scaling: Option<Scaling>,
     capacity: Capacity<'a>,
     levels: Vec<LevelDocument<'a>>,
 }
@@ -52,6 +54,7 @@ pub fn document<'a>(report: &'a BenchReport<'a>) -> BenchDocument<'a> {
         run: RunRecord { levels: Vec::new(), ..report.run.clone() },
         throughput_per_gpu: report.capacity.as_ref().ok().map(|plan| plan.inputs.throughput.point.get()),
         saturation: report.saturation.as_ref(),
+        scaling: scaling::of(&report.run.levels),
         capacity,
         levels: report.run.levels.iter().map(LevelDocument::of).collect(),
     }
