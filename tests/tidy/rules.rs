@@ -19,16 +19,16 @@ const FLOORS: &[(&[&str], u32)] = &[
     (&["clock", "rng", "stats", "table", "units"], 0),
     (&["workload"], 1),
     (&["queueing", "record"], 2),
-    (&["curve", "model", "nvidia"], 3),
+    (&["curve", "http", "model", "nvidia"], 3),
     (&["capacity", "device", "telemetry"], 4),
-    (&["engine", "node", "report", "store"], 5),
+    (&["engine", "interchange", "node", "report", "store"], 5),
     (&["doctor", "target"], 6),
-    (&["load"], 7),
+    (&["load", "serve"], 7),
     (&["campaign"], 8),
     (&["cli"], 10),
 ];
-const MEASURING: &[&str] = &["nvidia", "device", "telemetry", "engine", "node", "doctor", "target", "load"];
-const JUDGING: &[&str] = &["curve", "capacity", "report", "store"];
+const MEASURING: &[&str] = &["nvidia", "http", "device", "telemetry", "engine", "node", "doctor", "target", "load", "serve"];
+const JUDGING: &[&str] = &["curve", "capacity", "report", "store", "interchange"];
 const PURE: &[&str] = &["units", "stats", "workload", "record", "queueing", "curve", "capacity"];
 /// What a pure room may not name.
 const IMPURE: &[&str] =
