@@ -85,9 +85,8 @@ pub trait Clock {
     /// The time now.
     fn now(&self) -> Nanos;
 
-    /// Waits until `deadline`, or until `ready` answers true (real clocks ask it often, virtual ones never),
-    /// and returns the time then.
-    fn wait(&mut self, deadline: Nanos, ready: &mut dyn FnMut() -> bool) -> Nanos;
+    /// Waits until `deadline`, or until `rest` is over (real clocks ask it often, virtual ones never), and returns the time then.
+    fn wait(&mut self, deadline: Nanos, rest: &mut dyn Rest) -> Nanos;
 
     /// How long waiting has been spinning rather than sleeping: not work, in the generator's own audit.
     fn spun(&self) -> Nanos {
@@ -100,9 +99,31 @@ pub trait Clock {
     }
 }
 
+/// What may end a wait before its deadline, and how the thread sleeps meanwhile.
+pub trait Rest {
+    /// Whether there is something to do.
+    fn is_over(&mut self) -> bool;
+
+    /// Sleeps, no longer than this.
+    fn nap(&mut self, at_most: Duration) {
+        nap(at_most);
+    }
+}
+
+impl<Ready: FnMut() -> bool> Rest for Ready {
+    fn is_over(&mut self) -> bool {
+        self()
+    }
+}
+
+/// Sleeps until the thread is unparked, no longer than `at_most` or a fraction of a millisecond.
+pub fn nap(at_most: Duration) {
+    std::thread::park_timeout(at_most.min(NAP));
+}
+
 /// How long before a deadline a real clock stops sleeping and spins: above the scheduler's wake-up error.
 const SPIN: Duration = Duration::from_micros(120);
-/// The longest single sleep, so that `ready` is asked at least this often.
+/// The longest single sleep of a thread that nobody wakes, so that it looks at least this often.
 const NAP: Duration = Duration::from_micros(200);
 
 /// The process's monotonic clock. Copies share the origin, so their stamps compare.
@@ -128,15 +149,15 @@ impl Clock for Monotonic {
         Nanos(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn wait(&mut self, deadline: Nanos, ready: &mut dyn FnMut() -> bool) -> Nanos {
+    fn wait(&mut self, deadline: Nanos, rest: &mut dyn Rest) -> Nanos {
         loop {
             let now = self.now();
-            if now >= deadline || ready() {
+            if now >= deadline || rest.is_over() {
                 return now;
             }
             let left = Duration::from_nanos(deadline.0 - now.0);
             if left > SPIN {
-                std::thread::park_timeout((left - SPIN).min(NAP));
+                rest.nap(left - SPIN);
             } else {
                 std::hint::spin_loop();
                 self.spun += self.now().since(now);
@@ -168,7 +189,7 @@ impl Clock for Virtual {
         self.now.get()
     }
 
-    fn wait(&mut self, deadline: Nanos, _ready: &mut dyn FnMut() -> bool) -> Nanos {
+    fn wait(&mut self, deadline: Nanos, _rest: &mut dyn Rest) -> Nanos {
         if deadline > self.now.get() {
             self.now.set(deadline);
         }
@@ -190,6 +211,13 @@ pub fn thread_cpu() -> Nanos {
 #[must_use]
 pub fn process_cpu() -> Nanos {
     read(rustix::time::ClockId::ProcessCPUTime)
+}
+
+/// How long the calling thread has been ready to run without being given a core; `None` where the kernel does not say.
+#[must_use]
+pub fn thread_starved() -> Option<Nanos> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_whitespace().nth(1)?.parse().ok().map(Nanos)
 }
 
 fn read(clock: rustix::time::ClockId) -> Nanos {

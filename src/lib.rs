@@ -21,6 +21,7 @@ pub mod record;
 
 // Floor 3.
 pub mod curve;
+pub mod http;
 pub mod model;
 pub mod nvidia;
 

@@ -75,6 +75,8 @@ pub struct Seen<'a> {
     pub by_device: Vec<(String, TargetCounters)>,
     /// What the GPUs say.
     pub witnessed: Witnessed,
+    /// Whether answers ended when the model ended them.
+    pub natural_length: bool,
     /// Whether time was simulated.
     pub virtual_time: bool,
     /// The generator's ceiling, calls/s, where it was measured.
@@ -105,6 +107,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
             in_flight: watched.series.max_in_flight(),
         },
         open_loop,
+        natural_length: seen.natural_length,
         virtual_time: seen.virtual_time,
     });
     let Witnessed { telemetry, invalid: by_gpus, findings } = seen.witnessed.clone();
@@ -137,6 +140,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         generator: audit,
         target: seen.counters,
         telemetry,
+        token_counts: tally::token_counts(&watched.cohort),
         findings,
         verdict: Verdict { invalid, outcome },
         request_log_bytes: 0,
@@ -163,6 +167,7 @@ fn audit(seen: &Seen<'_>, window_s: f64) -> GeneratorAudit {
     let rate = watched.cohort.len() as f64 / window_s.max(f64::MIN_POSITIVE);
     GeneratorAudit {
         cpu_share: if seen.virtual_time || window_s <= 0.0 { 0.0 } else { watched.generator_cpu.as_secs_f64() / window_s },
+        starved_share: if seen.virtual_time || window_s <= 0.0 { 0.0 } else { watched.generator_starved.as_secs_f64() / window_s },
         achieved_over_offered: achieved,
         events_lost: seen.driven.events_lost,
         longest_gap_ms: if seen.virtual_time { 0.0 } else { watched.longest_gap.as_millis_f64() },

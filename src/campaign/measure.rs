@@ -212,6 +212,7 @@ impl Bench<'_> {
             counters: target.counters().since(&before.0),
             by_device: by_device(target, &before.1),
             witnessed,
+            natural_length: self.plan.natural_length,
             virtual_time: self.clock.is_virtual(),
             ceiling: self.ceiling,
             started,

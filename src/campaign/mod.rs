@@ -24,6 +24,7 @@ pub mod plan;
 pub mod progress;
 pub mod search;
 pub mod series;
+pub mod servers;
 pub mod settle;
 pub mod steps;
 pub mod summary;

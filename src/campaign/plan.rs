@@ -45,6 +45,9 @@ pub struct Plan {
     pub cap: u32,
     /// What happens to arrivals beyond it.
     pub refuse_at_cap: bool,
+    /// Whether answers end when the model ends them: their lengths are then no fault.
+    #[serde(default)]
+    pub natural_length: bool,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -67,6 +70,7 @@ impl Plan {
             timeout: Nanos::from_secs(600),
             cap: 4096,
             refuse_at_cap: false,
+            natural_length: false,
             seed,
         }
     }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::clock::Nanos;
 use crate::record::level::{Counts, Distribution, Latencies, Latency};
-use crate::record::request::{Ending, RequestRecord};
+use crate::record::request::{Ending, RequestRecord, TokenCount};
+use crate::record::server::TokenCounts;
 use crate::record::slo::{Objective, Slo, SloMetric};
 use crate::stats::histogram::Histogram;
 use crate::stats::quantile;
@@ -37,6 +38,10 @@ pub struct Brief {
     pub output_tokens: u32,
     /// Tokens asked for.
     pub requested_tokens: u32,
+    /// What is known of its tokens, where it came over a wire.
+    pub token_count: Option<TokenCount>,
+    /// Length of the prompt as it was made, tokens.
+    pub made_tokens: u32,
     /// How it ended.
     pub ending: Ending,
 }
@@ -57,6 +62,8 @@ impl Brief {
             prompt_tokens: record.prompt_tokens,
             output_tokens: record.output_tokens,
             requested_tokens: record.requested_tokens,
+            token_count: record.token_count,
+            made_tokens: record.made_tokens.unwrap_or(record.prompt_tokens),
             ending: record.ending,
         }
     }
@@ -159,6 +166,25 @@ pub fn off_length_share(cohort: &[Brief]) -> f64 {
     let completed = cohort.iter().filter(|brief| brief.completed());
     let off = completed.clone().filter(|brief| brief.output_tokens != brief.requested_tokens).count();
     off as f64 / completed.count().max(1) as f64
+}
+
+/// How the tokens of a cohort were counted; `None` where no answer came over a wire.
+#[must_use]
+pub fn token_counts(cohort: &[Brief]) -> Option<TokenCounts> {
+    let answers = || cohort.iter().filter_map(|brief| Some((brief, brief.token_count?)));
+    answers().next()?;
+    let mut counts = TokenCounts::default();
+    for (brief, count) in answers() {
+        counts.answers += 1;
+        counts.with_usage += u64::from(count.output_by_usage.is_some());
+        counts.disagreeing += u64::from(count.disagrees());
+        counts.events += u64::from(count.events);
+        counts.tokens += u64::from(brief.output_tokens);
+        counts.cached_tokens += u64::from(count.cached);
+        let off = brief.prompt_tokens.abs_diff(brief.made_tokens);
+        counts.prompts_off += u64::from(off > 2 && f64::from(off) > 0.01 * f64::from(brief.made_tokens));
+    }
+    Some(counts)
 }
 
 /// A latency both ways: failures as infinite, and completed requests alone.

@@ -8,6 +8,7 @@ use crate::model::arithmetic::{self, StepSequence};
 use crate::queueing::law::ServiceLaw;
 use crate::record::ceilings::{CeilingKind, CeilingsRecord};
 use crate::record::run::{ColdStart, DecodeNeed};
+use crate::record::server::ServerRecord;
 use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::target::Target;
@@ -34,6 +35,11 @@ pub trait Targets {
 
     /// What its device can do at most, where that was measured.
     fn ceilings(&self) -> Option<&CeilingsRecord> {
+        None
+    }
+
+    /// What is known of the server, where it is one.
+    fn server(&self) -> Option<ServerRecord> {
         None
     }
 

@@ -11,6 +11,8 @@ use crate::stats::quantile;
 const SEND_LAG_MS: f64 = 1.0;
 /// Share of its core that the generator may work (not spin).
 const CPU_SHARE: f64 = 0.80;
+/// Largest share of the window in which the generator may be ready and have no core.
+const STARVED: f64 = 0.25;
 /// Requests sent / requests scheduled.
 const ACHIEVED: f64 = 0.99;
 /// Share by which the target's count of tokens may be off what arrived; tokens of requests in flight come on top.
@@ -37,6 +39,8 @@ pub struct Measured<'a> {
     pub tokens: Tokens,
     /// Open loop judges send lag; in closed loop there is no schedule to be late for.
     pub open_loop: bool,
+    /// Answers end when the model ends them.
+    pub natural_length: bool,
     /// Virtual time has no generator that could be slow.
     pub virtual_time: bool,
 }
@@ -83,8 +87,13 @@ pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
     if measured.open_loop && !measured.virtual_time && measured.course != Course::Failing {
         judge_schedule(measured, &mut invalid);
     }
-    if measured.audit.cpu_share > CPU_SHARE && measured.course != Course::Failing {
-        invalid.push(Invalid::GeneratorBusy { cpu_share: measured.audit.cpu_share });
+    let (cpu_share, starved_share) = (measured.audit.cpu_share, measured.audit.starved_share);
+    if (cpu_share > CPU_SHARE || starved_share > STARVED) && measured.course != Course::Failing {
+        invalid.push(Invalid::GeneratorSaturated { cpu_share, starved_share });
+    }
+    let limited = measured.cohort.iter().filter(|brief| brief.ending == Ending::Failed(FailureKind::ClientLimit)).count() as u64;
+    if limited > 0 {
+        invalid.push(Invalid::GeneratorLimited { requests: limited });
     }
     let refused = measured.cohort.iter().filter(|brief| brief.ending == Ending::Refused).count() as u64;
     if refused > 0 {
@@ -103,7 +112,7 @@ pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
         invalid.push(Invalid::TokenCounts { by_target, received });
     }
     let share = off_length_share(measured.cohort);
-    if share > OFF_LENGTH {
+    if share > OFF_LENGTH && !measured.natural_length {
         invalid.push(Invalid::OutputLength { share });
     }
     if !measured.virtual_time && measured.audit.longest_gap_ms > PAUSE_MS {

@@ -10,7 +10,7 @@ use crate::campaign::progress::{Part, Progress, Watcher};
 use crate::campaign::series::Series;
 use crate::campaign::tally::{Brief, Gaps};
 use crate::campaign::validity::Course;
-use crate::clock::{Nanos, thread_cpu};
+use crate::clock::{Nanos, thread_cpu, thread_starved};
 use crate::load::stop::{LET_GO, Live, Stop, Turn};
 use crate::record::request::RequestRecord;
 
@@ -19,6 +19,13 @@ use crate::record::request::RequestRecord;
 struct Used {
     cpu: Nanos,
     spun: Nanos,
+    starved: Nanos,
+}
+
+impl Used {
+    fn so_far(live: &Live) -> Self {
+        Self { cpu: thread_cpu(), spun: live.spun, starved: thread_starved().unwrap_or_default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +94,8 @@ pub struct Watched {
     pub whole_level_tokens: u64,
     /// CPU of the generator's thread in the window, less its spinning.
     pub generator_cpu: Nanos,
+    /// Time of the window in which the generator's thread was ready and had no core.
+    pub generator_starved: Nanos,
     /// Longest time between two turns of the loop in the window.
     pub longest_gap: Nanos,
     /// Arrivals of the window and tail that waited at the cap.
@@ -160,6 +169,7 @@ impl<'a> Watch<'a> {
             whole_level: self.whole_level,
             whole_level_tokens: self.whole_level_tokens,
             generator_cpu: used(self.used_to).since(used(self.used_from)),
+            generator_starved: self.used_to.starved.since(self.used_from.starved),
             longest_gap: self.longest_gap,
             waited_at_cap: self.waited_at_cap.saturating_sub(self.waited_before),
             out_of_memory: self.failures.out_of_memory,
@@ -172,7 +182,7 @@ impl<'a> Watch<'a> {
         self.from = now;
         self.to = now + length;
         self.series = Series::new(now, self.bin, u64::from(live.in_flight) + live.waiting);
-        self.used_from = Used { cpu: thread_cpu(), spun: live.spun };
+        self.used_from = Used::so_far(live);
         self.longest_gap = Nanos::ZERO;
         self.waited_before = live.waited_at_cap;
     }
@@ -279,7 +289,7 @@ impl Stop for Watch<'_> {
         }
         if self.stage == Stage::Window && now >= self.to {
             self.stage = Stage::Tail;
-            self.used_to = Used { cpu: thread_cpu(), spun: live.spun };
+            self.used_to = Used::so_far(live);
             self.waited_at_cap = live.waited_at_cap;
             // What is due up to now is sent after this turn, and counted by the next one.
             return Turn::GoOn;

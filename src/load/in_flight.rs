@@ -89,6 +89,14 @@ impl InFlight {
                 record.cached_tokens = cached_tokens;
                 return None;
             }
+            EventKind::FirstByte => {
+                record.first_byte.get_or_insert(event.at);
+                return None;
+            }
+            EventKind::Reckoned(count) => {
+                record.reckon(count);
+                return None;
+            }
             EventKind::Tokens(tokens) => {
                 record.first_token.get_or_insert(event.at);
                 record.last_token = Some(event.at);
@@ -174,11 +182,13 @@ pub(super) fn blank_record() -> RequestRecord {
         last_token: None,
         end: Nanos::ZERO,
         prompt_tokens: 0,
+        made_tokens: None,
         cached_tokens: 0,
         requested_tokens: 0,
         output_tokens: 0,
         preemptions: 0,
         chunks: Vec::new(),
+        token_count: None,
         ending: Ending::Cancelled,
     }
 }

@@ -7,7 +7,9 @@ pub mod arrivals;
 mod in_flight;
 pub mod stop;
 
-use crate::clock::{Clock, Nanos};
+use std::time::Duration;
+
+use crate::clock::{Clock, Nanos, Rest};
 use crate::load::arrivals::{Arrivals, Calendar, OnCap};
 use crate::load::in_flight::{InFlight, blank_record};
 use crate::load::stop::{Live, Stop, Turn};
@@ -90,12 +92,25 @@ pub fn drive<'a>(
             continue;
         }
         let deadline = level.next_due(internal);
-        clock.wait(deadline, &mut || level.target.has_events());
+        clock.wait(deadline, &mut Beside(&mut *level.target));
     }
     level.cancel_rest(clock);
     level.driven.span = (begin, clock.now());
     level.driven.events_lost = level.target.events_lost() - lost_before;
     level.driven
+}
+
+/// Waits with the target: until it has something to tell.
+struct Beside<'a>(&'a mut dyn Target);
+
+impl Rest for Beside<'_> {
+    fn is_over(&mut self) -> bool {
+        self.0.has_events()
+    }
+
+    fn nap(&mut self, at_most: Duration) {
+        self.0.doze(at_most);
+    }
 }
 
 struct Level<'a> {
@@ -208,7 +223,7 @@ impl Level<'_> {
             }
             if self.in_flight.held() > 0 {
                 let deadline = internal.unwrap_or(clock.now() + LOOK).min(give_up);
-                clock.wait(deadline, &mut || self.target.has_events());
+                clock.wait(deadline, &mut Beside(&mut *self.target));
             }
         }
         self.driven.not_let_go = self.in_flight.held() as u64;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::record::finding::Finding;
+use crate::record::server::TokenCounts;
 use crate::record::slo::Objective;
 use crate::record::target::TargetCounters;
 use crate::record::telemetry::Telemetry;
@@ -256,6 +257,9 @@ pub struct GeneratorAudit {
     pub longest_gap_ms: f64,
     /// Arrivals that waited at the in-flight cap.
     pub waited_at_cap: u64,
+    /// Share of the window in which its thread was ready to run and had no core.
+    #[serde(default)]
+    pub starved_share: f64,
     /// Share of its own ceiling (null target) that the generator used, where the ceiling was measured.
     pub ceiling_share: Option<f64>,
 }
@@ -308,6 +312,9 @@ pub struct LevelRecord {
     pub target: TargetCounters,
     /// GPU telemetry over the window.
     pub telemetry: Telemetry,
+    /// How the tokens of the cohort were counted, where answers came over a wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_counts: Option<TokenCounts>,
     /// What a reader should know of the GPUs in this level.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,

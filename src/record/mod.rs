@@ -16,6 +16,7 @@ pub mod request;
 pub mod run;
 pub mod search;
 mod seed;
+pub mod server;
 pub mod slo;
 pub mod steps;
 pub mod target;

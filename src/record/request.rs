@@ -25,8 +25,56 @@ pub enum FailureKind {
     Refused,
     /// The target is gone.
     TargetGone,
-    /// The target answered with an error of its own.
+    /// The target answered with an error of its own: a 5xx, or an error inside the stream.
     TargetError,
+    /// No connection: refused, unreachable, or its encryption failed.
+    Unreachable,
+    /// No connection in time.
+    ConnectTimeout,
+    /// No token in time.
+    FirstTokenTimeout,
+    /// The answer stalled between two tokens.
+    TokenGapTimeout,
+    /// The connection ended before the answer did.
+    ConnectionLost,
+    /// What came is not what the protocol says.
+    Malformed,
+    /// The answer ended properly and in the middle.
+    Truncated,
+    /// The answer carried no token.
+    Empty,
+    /// The generator's own machine had no descriptor or port left.
+    ClientLimit,
+}
+
+/// What is known of the tokens of an answer that came over a wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCount {
+    /// Events of the stream that carried tokens.
+    pub events: u32,
+    /// Tokens of the answer by the server's usage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_by_usage: Option<u32>,
+    /// Tokens of the prompt by the server's usage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_by_usage: Option<u32>,
+    /// Of those, from the prefix cache.
+    #[serde(default)]
+    pub cached: u32,
+    /// Whether the server says how many came from its cache.
+    #[serde(default)]
+    pub tells_cached: bool,
+    /// Whether its usage ran along with the events.
+    #[serde(default)]
+    pub running: bool,
+}
+
+impl TokenCount {
+    /// Whether the server counts other tokens than events came.
+    #[must_use]
+    pub fn disagrees(&self) -> bool {
+        self.output_by_usage.is_some_and(|usage| usage != self.events)
+    }
 }
 
 /// How a request ended.
@@ -67,8 +115,11 @@ pub struct RequestRecord {
     pub last_token: Option<Nanos>,
     /// Stream closed, failed or given up.
     pub end: Nanos,
-    /// Prompt length.
+    /// Prompt length: as the server counts it where it says so, else as it was made.
     pub prompt_tokens: u32,
+    /// Prompt length as it was made, where the server counts another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_tokens: Option<u32>,
     /// Prompt tokens the target took from its prefix cache, where it says so.
     #[serde(default)]
     pub cached_tokens: u32,
@@ -82,11 +133,34 @@ pub struct RequestRecord {
     /// Every chunk with its stamp; empty where the run keeps no chunks.
     #[serde(default)]
     pub chunks: Vec<Chunk>,
+    /// What is known of its tokens, where it came over a wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_count: Option<TokenCount>,
     /// How it ended.
     pub ending: Ending,
 }
 
 impl RequestRecord {
+    /// The server's count replaces what was counted on arrival, chunk by chunk in proportion.
+    pub fn reckon(&mut self, count: TokenCount) {
+        self.token_count = Some(count);
+        self.cached_tokens = self.cached_tokens.max(count.cached);
+        if let Some(prompt_tokens) = count.prompt_by_usage.filter(|tokens| *tokens != self.prompt_tokens) {
+            self.made_tokens = Some(self.prompt_tokens);
+            self.prompt_tokens = prompt_tokens;
+        }
+        let Some(tokens) = count.output_by_usage.filter(|tokens| *tokens != self.output_tokens) else { return };
+        let counted = u64::from(self.output_tokens.max(1));
+        let (mut before, mut given) = (0_u64, 0_u64);
+        for chunk in &mut self.chunks {
+            before += u64::from(chunk.tokens);
+            let upto = (before * u64::from(tokens) + counted / 2) / counted;
+            chunk.tokens = (upto - given) as u32;
+            given = upto;
+        }
+        self.output_tokens = tokens;
+    }
+
     /// Whether all tokens arrived.
     #[must_use]
     pub fn completed(&self) -> bool {

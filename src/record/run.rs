@@ -7,6 +7,7 @@ use crate::record::finding::Finding;
 use crate::record::level::LevelRecord;
 use crate::record::node::NodeRecord;
 use crate::record::search::Found;
+use crate::record::server::ServerRecord;
 use crate::record::slo::Slo;
 use crate::record::target::TargetIdentity;
 use crate::record::telemetry::IdlePower;
@@ -247,6 +248,9 @@ pub struct RunRecord {
     /// What the generator itself can do, calls/s against the null target; bounds the search. `None` in virtual time.
     #[serde(default)]
     pub generator_ceiling: Option<f64>,
+    /// What is known of the server, where the target is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerRecord>,
     /// What the first device can do at most, measured before the model was loaded, where the target is the built-in engine.
     #[serde(default)]
     pub ceilings: Option<CeilingsRecord>,

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 /// What a target is, for the record and for the labels of every output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetIdentity {
-    /// `engine`, `null` or `simulated`.
+    /// `engine`, `server`, `null` or `simulated`.
     pub kind: String,
     /// Model or service law, as a person would name it.
     pub model: String,
-    /// `cpu`, `cuda:0`, `virtual`.
+    /// `cpu`, `cuda:0`, `virtual`; of a server `2 GPUs at http://...`, or its address where nobody said.
     pub device: String,
     /// Element type of weights and arithmetic, such as `f32` or `bf16 weights, f32 arithmetic`.
     pub precision: String,
@@ -24,10 +24,22 @@ pub struct TargetIdentity {
 }
 
 impl TargetIdentity {
+    /// Nothing is known of it yet.
+    #[must_use]
+    pub fn unknown() -> Self {
+        let unknown = || "unknown".to_owned();
+        let labels = Vec::new();
+        Self { kind: unknown(), model: unknown(), device: unknown(), precision: unknown(), devices: 1, labels, max_context: 0, vocab_size: 0 }
+    }
+
     /// What one of its devices is called wherever something is per device: `GPU` only where one was measured.
     #[must_use]
     pub fn device_noun(&self) -> &'static str {
-        if self.device.starts_with("cuda") { "GPU" } else { "device" }
+        match self.device.as_str() {
+            device if device.starts_with("cuda") || device.contains("GPU") => "GPU",
+            _ if self.kind == "server" => "server",
+            _ => "device",
+        }
     }
 }
 

@@ -21,10 +21,20 @@ pub enum Invalid {
         /// What was allowed, milliseconds.
         limit_ms: f64,
     },
-    /// The generator used more than 80 % of its core, not counting spinning.
-    GeneratorBusy {
+    /// The generator used more than 80 % of its core, not counting spinning, or stood ready for more than a quarter of the
+    /// window without being given one: what was seen is its own limit.
+    #[serde(alias = "generator_busy")]
+    GeneratorSaturated {
         /// Share of one core, 0..=1.
         cpu_share: f64,
+        /// Share of the window in which it was ready and had no core, 0..=1.
+        #[serde(default)]
+        starved_share: f64,
+    },
+    /// The generator's machine had no descriptor or port left for a connection.
+    GeneratorLimited {
+        /// Requests that failed for it.
+        requests: u64,
     },
     /// Fewer requests were sent than scheduled, by the generator's own fault.
     GeneratorBehind {
@@ -153,7 +163,13 @@ impl fmt::Display for Invalid {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SendLag { p99_ms, limit_ms } => write!(out, "send lag p99 {p99_ms:.2} ms (limit {limit_ms:.2} ms)"),
-            Self::GeneratorBusy { cpu_share } => write!(out, "generator busy {:.0} % of its core", cpu_share * 100.0),
+            Self::GeneratorSaturated { cpu_share, starved_share } => {
+                let (busy, starved) = (cpu_share * 100.0, starved_share * 100.0);
+                write!(out, "generator saturated: busy {busy:.0} % of its core, without one {starved:.0} % of the time")
+            }
+            Self::GeneratorLimited { requests } => {
+                write!(out, "{requests} requests had no descriptor or port on the generator's machine")
+            }
             Self::GeneratorBehind { achieved_over_offered } => {
                 write!(out, "generator sent {:.1} % of its schedule", achieved_over_offered * 100.0)
             }

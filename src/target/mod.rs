@@ -1,16 +1,19 @@
-//! The system under test, behind one small trait: in-process engine, null, simulated.
+//! The system under test, behind one small trait: in-process engine, a server that speaks OpenAI's API, null, simulated.
 //!
 //! A target is handed requests and reports what happens to them, each event stamped by the target itself, into a
 //! preallocated ring that never blocks. It knows nothing of schedules, levels or verdicts.
 
 pub mod in_process;
 pub mod null;
+pub mod openai;
 pub mod several;
 pub mod simulated;
 pub mod sink;
 
-use crate::clock::Nanos;
-use crate::record::request::FailureKind;
+use std::time::Duration;
+
+use crate::clock::{self, Nanos};
+use crate::record::request::{FailureKind, TokenCount};
 use crate::record::target::{TargetCounters, TargetIdentity};
 use crate::workload::request::Request;
 
@@ -37,8 +40,12 @@ pub enum EventKind {
         /// Prompt tokens not computed again.
         cached_tokens: u32,
     },
+    /// The answer began to arrive.
+    FirstByte,
     /// Generated tokens arrived together.
     Tokens(u32),
+    /// What the server says of the tokens, once at the end of an answer; it counts more than what was counted on arrival.
+    Reckoned(TokenCount),
     /// It lost its blocks and will be recomputed.
     Preempted,
     /// All tokens were delivered.
@@ -77,6 +84,12 @@ pub trait Target {
     /// a submission. Targets with a thread live by themselves and answer `None`.
     fn advance(&mut self, _now: Nanos) -> Option<Nanos> {
         None
+    }
+
+    /// Sleeps until something happened, no longer than `at_most`. A target that lives on the calling thread waits for its
+    /// sockets here; any other lets the thread nap.
+    fn doze(&mut self, at_most: Duration) {
+        clock::nap(at_most);
     }
 
     /// From now on the end of a request wakes the calling thread, where the target lives on another one.

@@ -27,6 +27,7 @@ fn judged(lag: impl Fn(u64) -> Nanos, audit: GeneratorAudit, tokens: Tokens, ope
         course: Course::Settled,
         tokens,
         open_loop,
+        natural_length: false,
         virtual_time: false,
     })
 }
@@ -54,7 +55,7 @@ fn arrivals_that_waited_at_the_cap_excuse_themselves_and_no_others() {
 fn a_busy_generator_spoils_closed_loop_levels_too() {
     let busy = GeneratorAudit { cpu_share: 0.9, ..audit(0) };
     for open_loop in [true, false] {
-        assert!(matches!(judged(|_| Nanos::ZERO, busy, EVEN, open_loop)[..], [Invalid::GeneratorBusy { .. }]));
+        assert!(matches!(judged(|_| Nanos::ZERO, busy, EVEN, open_loop)[..], [Invalid::GeneratorSaturated { .. }]));
     }
 }
 

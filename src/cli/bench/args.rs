@@ -1,14 +1,17 @@
 //! What `bench` understands.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use crate::cli::bench::server::ServerArgs;
 use crate::cli::demand::DemandArgs;
 use crate::cli::device::DeviceArgs;
 use crate::cli::engine_args::EngineArgs;
 use crate::cli::length_of_time;
 use crate::cli::nvml_args::NvmlArgs;
+use crate::http::endpoint::{BadEndpoint, Endpoint};
 use crate::workload::fit::Caps;
 use crate::workload::trace::format::TraceFormat;
 
@@ -28,6 +31,7 @@ pub(in crate::cli) fn refusing_beside_resume(bench: clap::Command) -> clap::Comm
   plimsoll bench --trace azure_conv.csv.gz --length-scale 0.05 --quick
   plimsoll bench --trace azure_conv.csv.gz --trace-speed 2 --max-prompt-tokens 2000
   plimsoll bench --slo 'ttft:p95<500ms,tpot:p95<30ms' --budget 2h
+  plimsoll bench --target http://127.0.0.1:8000 --gpus 8 --slo 'ttft:p99<2s,tpot:p99<50ms'
   plimsoll bench --resume latest                         go on with an interrupted run")]
 pub struct BenchArgs {
     /// Short windows, SLO at p90 relative to the idle latencies: under two minutes, indicative
@@ -46,6 +50,9 @@ pub struct BenchArgs {
     #[command(flatten)]
     /// What is measured.
     pub target: TargetArgs,
+    #[command(flatten)]
+    /// A server that somebody else runs.
+    pub server: ServerArgs,
     #[command(flatten)]
     /// Where the built-in engine computes.
     pub device: DeviceArgs,
@@ -70,10 +77,12 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "What is measured")]
 pub struct TargetArgs {
-    /// The built-in engine, the generator's own ceiling, or a service law in virtual time
-    #[arg(long, value_enum, default_value_t = TargetKind::Engine)]
+    /// `engine` (built in), the URL of a server that speaks OpenAI's API (http://host:port, https://..., unix:/path), `null` (the
+    /// generator's own ceiling), or `simulated` (a service law in virtual time)
+    #[arg(long, value_name = "TARGET", default_value = "engine")]
     pub target: TargetKind,
-    /// Folder with config.json and safetensors, or a preset with random weights [default: by what the node has]
+    /// Folder with config.json and safetensors, or a preset with random weights [default: by what the node has]; of a server, the
+    /// name of its model [default: the first that it lists]
     #[arg(long, value_name = "DIR|PRESET")]
     pub model: Option<String>,
     /// Threads that compute [default: one core less than there are]
@@ -185,14 +194,30 @@ pub struct WatchArgs {
 }
 
 /// The system under test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetKind {
     /// The built-in engine in this process.
     Engine,
+    /// A server that speaks OpenAI's API.
+    Server(Endpoint),
     /// Answers at once: the generator's own ceiling.
     Null,
     /// A service law in virtual time.
     Simulated,
+}
+
+impl FromStr for TargetKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "engine" => Ok(Self::Engine),
+            "null" => Ok(Self::Null),
+            "simulated" => Ok(Self::Simulated),
+            _ if text.contains(':') => text.parse().map(Self::Server).map_err(|error: BadEndpoint| error.to_string()),
+            _ => Err("give `engine`, `null`, `simulated`, or a server such as http://127.0.0.1:8000".to_owned()),
+        }
+    }
 }
 
 /// What arrivals do at the in-flight cap.

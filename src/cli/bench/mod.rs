@@ -5,6 +5,7 @@ mod choose;
 mod command;
 mod law;
 mod run;
+pub mod server;
 mod watch;
 
 use std::ffi::OsString;
@@ -14,8 +15,9 @@ use anyhow::Context;
 
 use crate::campaign::instruments::GPU_FAILED;
 use crate::campaign::measure::Halt;
+use crate::campaign::progress::{Progress as Told, Watcher};
 use crate::cli::bench::args::{BenchArgs, TargetKind};
-use crate::cli::bench::run::{Host, Place, Prepared, measure};
+use crate::cli::bench::run::{Host, Place, Prepared, Subject, measure};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
 use crate::cli::terminal::{self, Format, Progress, Terminal};
@@ -24,6 +26,7 @@ use crate::clock::Monotonic;
 use crate::node;
 use crate::node::telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
+use crate::rng;
 use crate::store::lock::NodeLock;
 use crate::store::runs::{RunStore, load};
 use crate::telemetry::select::GpuIdentity;
@@ -40,18 +43,33 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     let (args, resumed) = resolve(args, &command, &store)?;
     let interrupt = signals::watch()?;
     // Before anything is built: two measurements on one node spoil each other. In virtual time there is nothing to spoil.
-    let _lock = (args.target.target == TargetKind::Engine).then(|| NodeLock::take(&lock_folder())).transpose()?;
+    let loads_node = match &args.target.target {
+        TargetKind::Engine => true,
+        TargetKind::Server(endpoint) => endpoint.is_local(),
+        TargetKind::Null | TargetKind::Simulated => false,
+    };
+    let _lock = loads_node.then(|| NodeLock::take(&lock_folder())).transpose()?;
     let id = resumed.as_ref().map_or_else(RunStore::new_id, |(_, saved)| saved.id.clone());
     let library = args.watch.nvml.open();
     let clock = Monotonic::start();
     let seen_by = (args.target.target != TargetKind::Simulated).then_some(clock);
     let node = node::describe(telemetry::record(&library));
     let device = choose::device(&args, &node)?;
+    let mut drawn = Drawn::new(out.progress());
+    let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, &id));
+    let server = match &args.target.target {
+        TargetKind::Server(endpoint) => {
+            server::allow_connections(u64::from(args.method.in_flight_cap.max(args.method.max_concurrency.unwrap_or(0))))?;
+            Some(server::connect(&args, endpoint, seed, &interrupt, &mut |text| drawn.tell(Told::Note(text)))?)
+        }
+        _ => None,
+    };
     let measured = device.iter().flat_map(|device| device.gpus());
     let measured: Vec<_> = measured.map(|gpu| GpuIdentity { uuid: gpu.uuid.clone(), pci_bus_id: gpu.bus_id.clone() }).collect();
     let watched = watch::begin(&args.watch, &measured, &library, seen_by, &lock_folder(), &interrupt)?;
     let host = Host { node, clock, watched };
-    let prepared = Prepared::new(args, device, host, &id, Drawn::new(out.progress()), &interrupt)?;
+    let subject = Subject { device, server };
+    let prepared = Prepared::new(args, subject, host, seed, drawn, &interrupt)?;
     let (run, halted) = measure(prepared, Place { store: &store, id: &id, command }, resumed, &interrupt)?;
     for failure in run.findings.iter().filter(|finding| finding.code == GPU_FAILED) {
         tracing::error!("{}: {}", failure.evidence, failure.next_step);

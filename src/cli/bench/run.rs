@@ -12,6 +12,7 @@ use crate::campaign::journal::{Journal, KeepRequests};
 use crate::campaign::measure::{Bench, Halt};
 use crate::campaign::plan::Plan;
 use crate::campaign::progress::{Progress, Watcher};
+use crate::campaign::servers::{Reached, ServerTargets};
 use crate::campaign::summary;
 use crate::campaign::targets::{EngineTargets, NullTargets, SimulatedTargets, Targets};
 use crate::campaign::traffic::{Chosen, Traffic};
@@ -49,6 +50,14 @@ pub(super) struct Host {
     pub(super) watched: Watched,
 }
 
+/// What is measured, where it is not of this process alone.
+pub(super) struct Subject {
+    /// Where the built-in engine computes.
+    pub(super) device: Option<Device>,
+    /// A server that answers.
+    pub(super) server: Option<Reached>,
+}
+
 /// Everything but the measuring.
 pub(super) struct Prepared {
     args: BenchArgs,
@@ -70,18 +79,17 @@ impl Prepared {
     /// Loads the model and makes the traffic.
     pub(super) fn new(
         args: BenchArgs,
-        device: Option<Device>,
+        subject: Subject,
         host: Host,
-        id: &str,
+        seed: u64,
         mut drawn: Drawn,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Self> {
         let Host { node, clock, watched } = host;
-        let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
         // Whatever is wrong with the traffic is said before weights are loaded.
-        let traffic = choose::traffic(&args, device.as_ref())?;
-        let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match (args.target.target, device) {
+        let traffic = choose::traffic(&args, subject.device.as_ref())?;
+        let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match (&args.target.target, subject.device) {
             (_, Some(device)) => {
                 let for_model = device.clone();
                 let source = model(&args, &node, &device, seed)?;
@@ -97,13 +105,18 @@ impl Prepared {
                 let targets = SimulatedTargets::new(&args.target.law, law, rng::derive(seed, "target"));
                 (Box::new(targets), Box::new(Virtual::start()), made_of)
             }
+            (TargetKind::Server(_), None) => {
+                let reached = subject.server.context("a server is reached before it is measured")?;
+                let servers = ServerTargets::new(reached, clock, interrupt);
+                let made_of = servers.made_of();
+                (Box::new(servers), Box::new(clock), made_of)
+            }
             (_, None) => (Box::new(NullTargets), Box::new(clock), String::new()),
         };
         let identity = targets.identity();
-        let limits = if identity.max_context > 0 {
-            Limits { max_context: identity.max_context, vocab_size: identity.vocab_size }
-        } else {
-            UNLIMITED
+        let limits = Limits {
+            max_context: if identity.max_context > 0 { identity.max_context } else { UNLIMITED.max_context },
+            vocab_size: if identity.vocab_size > 0 { identity.vocab_size } else { UNLIMITED.vocab_size },
         };
         let traffic = choose::fitted(traffic, limits)?;
         let slo = match slo {
@@ -146,6 +159,7 @@ impl Prepared {
             ]),
             cold_start: self.targets.cold_start(),
             generator_ceiling: None,
+            server: self.targets.server(),
             ceilings: self.targets.ceilings().cloned(),
             // A decoding request has its prompt and on average half of its answer behind it.
             decode_need: self.targets.decode_need((workload.mean_input_tokens + 0.5 * workload.mean_output_tokens).ceil() as u64),
@@ -254,6 +268,7 @@ fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
         timeout: args.method.timeout.map_or(base.timeout, length),
         cap: args.method.in_flight_cap,
         refuse_at_cap: args.method.on_cap == OnCapArg::Refuse,
+        natural_length: args.server.natural_length,
         ..base
     };
     if let Some(runs) = args.method.confirmations {

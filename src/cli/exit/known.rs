@@ -14,6 +14,7 @@ use crate::device::error::DeviceError;
 use crate::engine::limits::RequestError;
 use crate::engine::loading::OpenModelError;
 use crate::engine::weights::LoadError;
+use crate::http::client::ExchangeError;
 use crate::model::keys::ConfigError;
 use crate::model::safetensors::WeightsError;
 use crate::model::tokenizer::TokenizerError;
@@ -26,6 +27,8 @@ use crate::store::request_log::writer::OpenLogError;
 use crate::store::runs::StoreError;
 use crate::table::read::TableError;
 use crate::target::in_process::StartError;
+use crate::target::openai::discover::DiscoverError;
+use crate::target::openai::ready::NotReady;
 use crate::telemetry::select::UnknownGpu;
 use crate::telemetry::visible::AmbiguousOrder;
 use crate::units::NotAQuantity;
@@ -64,7 +67,14 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<AmbiguousOrder>(),
     ];
     const UNAVAILABLE: &[fn(&(dyn Error + 'static)) -> bool] =
-        &[|link| link.is::<TargetHangs>(), |link| link.is::<NoTelemetry>(), |link| link.is::<UnknownGpu>()];
+        &[
+        |link| link.is::<TargetHangs>(),
+        |link| link.is::<NoTelemetry>(),
+        |link| link.is::<UnknownGpu>(),
+        |link| link.is::<ExchangeError>(),
+        |link| link.is::<NotReady>(),
+        |link| link.is::<DiscoverError>(),
+    ];
     const BUSY: &[fn(&(dyn Error + 'static)) -> bool] = &[|link| link.is::<GpuBusy>()];
     let any = |types: &[fn(&(dyn Error + 'static)) -> bool]| types.iter().any(|is| is(link));
     (any(BAD_INPUT).then_some(Exit::BadInput))

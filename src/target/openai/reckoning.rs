@@ -1,0 +1,71 @@
+//! How many tokens an event stands for: by the server's own running count, else by what its answers had on average.
+
+/// Tokens of an answer as they come, counted in whole tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reckoning {
+    /// Events that carried tokens.
+    pub events: u32,
+    /// Tokens counted for them.
+    pub counted: u32,
+    /// Whether the server's own count came along before the end.
+    pub running: bool,
+    /// What rounding left over, in tokens.
+    carry: f64,
+}
+
+/// Answers of one server so far.
+#[derive(Clone, Copy, Debug)]
+pub struct TokensPerEvent {
+    tokens: f64,
+    events: f64,
+}
+
+impl Default for TokensPerEvent {
+    /// One, as nearly every server sends, until answers say otherwise.
+    fn default() -> Self {
+        Self { tokens: 1.0, events: 1.0 }
+    }
+}
+
+/// Answers fade from the average by this factor each: it follows a server whose speculation does better or worse.
+const FADE: f64 = 0.98;
+
+impl TokensPerEvent {
+    /// 1 or more.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        (self.tokens / self.events).max(1.0)
+    }
+
+    /// An answer ended, and the server said how many tokens it had.
+    pub fn learn(&mut self, events: u32, tokens: u32) {
+        if events > 0 && tokens > 0 {
+            self.tokens = self.tokens * FADE + f64::from(tokens);
+            self.events = self.events * FADE + f64::from(events);
+        }
+    }
+}
+
+impl Reckoning {
+    /// `events` came; the server's count of tokens so far, where it gave one. Returns how many tokens they brought.
+    pub fn take(&mut self, events: u32, counted_by_server: Option<u32>, per_event: &TokensPerEvent) -> u32 {
+        self.events += events;
+        let brought = match counted_by_server {
+            Some(total) => {
+                self.carry = 0.0;
+                // One that comes with the first tokens already runs along; one with the last is the usual usage.
+                self.running |= self.events == events;
+                total.saturating_sub(self.counted)
+            }
+            None => {
+                let exact = f64::from(events) * per_event.mean() + self.carry;
+                // At least one: an event that carries tokens carries a token.
+                let whole = (exact.round() as u32).max(u32::from(events > 0));
+                self.carry = exact - f64::from(whole);
+                whole
+            }
+        };
+        self.counted += brought;
+        brought
+    }
+}
