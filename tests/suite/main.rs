@@ -27,6 +27,7 @@ mod engine;
 mod engine_shapes;
 mod failing;
 mod fake_cuda;
+mod fake_openai;
 mod forced;
 mod formula;
 mod generate;

@@ -3,6 +3,8 @@
 pub(crate) mod fake_cuda;
 pub(crate) mod fake_nvml;
 pub(crate) mod host_gpu;
+#[path = "../../fakes/openai/mod.rs"]
+pub(crate) mod openai;
 pub(crate) mod records;
 
 use std::ffi::OsStr;
