@@ -17,8 +17,9 @@ use crate::record::target::TargetIdentity;
 use crate::target::Target;
 use crate::target::openai::ask::PromptForm;
 use crate::target::openai::discover::{Found, Wish, discover};
+use crate::target::openai::reactor::OpenAi;
 use crate::target::openai::ready::{self, NotReady, Patience, Served};
-use crate::target::openai::{OpenAi, Server, TimeLimits};
+use crate::target::openai::{Server, TimeLimits};
 
 /// How long a server that went away in the middle of a run is waited for.
 const COMES_BACK: Patience = Patience { loading: Duration::from_secs(300), absent: Duration::from_secs(10) };

@@ -43,7 +43,7 @@ pub(super) struct Connection {
     pub(super) has_byte: bool,
     /// Answers it has carried: one that was kept may have been closed meanwhile.
     pub(super) answers: u32,
-    /// Tokens already counted of this answer.
+    /// What the kernel was told to watch for.
     interest: epoll::EventFlags,
 }
 

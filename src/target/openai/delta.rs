@@ -119,15 +119,15 @@ impl Event {
             usage: self.usage.as_ref().and_then(UsageFields::usage),
             error: self.error.as_ref().or(self.detail.as_ref().filter(|_| !self.choices.any)).map(wording),
         };
+        if let Some(response) = self.response {
+            delta.usage = delta.usage.or(response.usage.as_ref().and_then(UsageFields::usage));
+            delta.error = delta.error.or(response.error.as_ref().map(wording));
+        }
         match self.r#type {
             Some(Kind::Delta) => delta.bears_tokens = self.delta.0 == Length::Some,
             Some(Kind::Ends) => delta.finishes = true,
             Some(Kind::Fails) => delta.error = delta.error.or(self.message.as_ref().map(wording)).or(Some("it failed".to_owned())),
             Some(Kind::Other) | None => {}
-        }
-        if let Some(response) = self.response {
-            delta.usage = delta.usage.or(response.usage.as_ref().and_then(UsageFields::usage));
-            delta.error = delta.error.or(response.error.as_ref().map(wording));
         }
         if let Some(status) = self.status {
             delta.bears_tokens |= self.output.0 == Length::Some;

@@ -12,9 +12,10 @@ use crate::record::server::{RepeatProbe, TokenSource};
 use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::target::openai::ask::{Api, Manner, PromptForm};
+use crate::target::openai::reactor::OpenAi;
 use crate::target::openai::ready::Served;
 use crate::target::openai::words::WordRate;
-use crate::target::openai::{OpenAi, Server, TimeLimits};
+use crate::target::openai::{Server, TimeLimits};
 use crate::target::{EventKind, Slot, Target};
 use crate::workload::request::{Prompt, Request, Sampling};
 

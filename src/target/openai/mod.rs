@@ -10,7 +10,8 @@ pub mod ask;
 mod connection;
 pub mod delta;
 pub mod discover;
-mod reactor;
+mod pool;
+pub mod reactor;
 pub mod ready;
 pub mod reckoning;
 pub mod sse;
@@ -24,7 +25,6 @@ use crate::clock::Nanos;
 use crate::http::endpoint::{Address, Endpoint};
 use crate::record::target::TargetIdentity;
 use crate::target::openai::ask::Manner;
-pub use crate::target::openai::reactor::OpenAi;
 
 /// A server as it is measured: where it is, how it is asked, how long it may take.
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ use crate::target::openai::Server;
 use crate::target::openai::answer::{Failure, Heard};
 use crate::target::openai::ask::Writer;
 use crate::target::openai::connection::{Connection, State};
+use crate::target::openai::pool::Pool;
 use crate::target::openai::reckoning::TokensPerEvent;
 use crate::target::{Event, EventKind, Slot, Target};
 use crate::workload::request::Request;
@@ -32,7 +33,6 @@ const LIMITS_EVERY: Nanos = Nanos::from_millis(20);
 const LOOK: Nanos = Nanos(20_000);
 /// How long the rest of an answer may take after its end.
 const DRAIN: Nanos = Nanos::from_secs(5);
-const NONE: u32 = u32::MAX;
 
 /// A server that is being driven. It lives on the thread that calls it.
 pub struct OpenAi {
@@ -40,13 +40,7 @@ pub struct OpenAi {
     writer: Writer,
     clock: Monotonic,
     epoll: OwnedFd,
-    connections: Vec<Option<Box<Connection>>>,
-    /// Places without a connection.
-    vacant: Vec<usize>,
-    /// Free connections, the one used last on top: it is the least likely to have been closed.
-    idle: Vec<usize>,
-    /// The connection of each slot.
-    owners: Vec<u32>,
+    pool: Pool,
     events: VecDeque<Event>,
     ready: Vec<epoll::Event>,
     scratch: Vec<u8>,
@@ -62,8 +56,7 @@ pub struct OpenAi {
 
 impl fmt::Debug for OpenAi {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self.connections.len() - self.vacant.len();
-        out.debug_struct("OpenAi").field("server", &self.server.endpoint).field("connections", &open).finish_non_exhaustive()
+        out.debug_struct("OpenAi").field("server", &self.server.endpoint).field("connections", &self.pool.open()).finish_non_exhaustive()
     }
 }
 
@@ -84,10 +77,7 @@ impl OpenAi {
             writer: Writer::new(manner, &endpoint.authority(), &path, &server.headers, &server.tag),
             clock,
             epoll,
-            connections: Vec::new(),
-            vacant: Vec::new(),
-            idle: Vec::new(),
-            owners: Vec::new(),
+            pool: Pool::default(),
             events: VecDeque::new(),
             ready: Vec::with_capacity(AT_ONCE),
             scratch: vec![0; READ],
@@ -143,7 +133,7 @@ impl OpenAi {
 
     /// Something happened on a connection.
     fn attend(&mut self, index: usize, flags: epoll::EventFlags) {
-        let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else { return };
+        let Some(mut connection) = self.pool.take(index) else { return };
         if connection.state == State::Connecting {
             if let Err(error) = connection.stream.connected() {
                 return self.fail(index, connection, unreachable(&error));
@@ -231,7 +221,7 @@ impl OpenAi {
             self.note(failure);
         }
         self.tell(slot, at, kind);
-        self.release(slot);
+        self.pool.release(slot);
         connection.answers += 1;
         if heard.reusable {
             self.rest(index, connection);
@@ -247,7 +237,7 @@ impl OpenAi {
     /// The connection is free.
     fn rest(&mut self, index: usize, mut connection: Box<Connection>) {
         connection.state = State::Idle;
-        self.idle.push(index);
+        self.pool.rest(index);
         self.keep(index, connection);
     }
 
@@ -255,7 +245,7 @@ impl OpenAi {
     fn lose(&mut self, index: usize, connection: Box<Connection>, error: &io::Error) {
         match connection.state {
             State::Idle => {
-                self.idle.retain(|idle| *idle != index);
+                self.pool.forget_idle(index);
                 self.drop_connection(index, connection);
             }
             State::Draining => self.drop_connection(index, connection),
@@ -292,7 +282,7 @@ impl OpenAi {
         }
         self.note(failure);
         self.tell(slot, at, EventKind::Failed(kind));
-        self.release(slot);
+        self.pool.release(slot);
         self.drop_connection(index, connection);
     }
 
@@ -304,21 +294,17 @@ impl OpenAi {
         noted.0 += 1;
     }
 
-    fn release(&mut self, slot: Slot) {
-        self.owners[slot.0 as usize] = NONE;
-    }
-
     fn keep(&mut self, index: usize, mut connection: Box<Connection>) {
         if let Err(error) = connection.watch(&self.epoll, index) {
             return self.lose(index, connection, &error);
         }
-        self.connections[index] = Some(connection);
+        self.pool.put(index, connection);
     }
 
     /// Closes it; the kernel forgets to watch what is closed.
     fn drop_connection(&mut self, index: usize, connection: Box<Connection>) {
         drop(connection);
-        self.vacant.push(index);
+        self.pool.vacate(index);
     }
 
     fn connect(&mut self, slot: Slot) -> io::Result<Box<Connection>> {
@@ -328,18 +314,15 @@ impl OpenAi {
 
     /// Gives a connection that is being made its place.
     fn place(&mut self, slot: Slot, connection: Box<Connection>) {
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
-        self.owners[slot.0 as usize] = index as u32;
+        let index = self.pool.place();
+        self.pool.own(slot, index);
         self.keep(index, connection);
     }
 
     fn enforce_limits(&mut self, now: Nanos) {
         let limits = self.server.limits;
-        for index in 0..self.connections.len() {
-            let Some(connection) = &self.connections[index] else { continue };
+        for index in 0..self.pool.places() {
+            let Some(connection) = self.pool.at(index) else { continue };
             let (limit, kind) = match connection.state {
                 State::Connecting => (limits.connect, FailureKind::ConnectTimeout),
                 State::Busy if connection.has_tokens => (limits.token_gap, FailureKind::TokenGapTimeout),
@@ -350,7 +333,7 @@ impl OpenAi {
             if now.since(connection.since) < limit {
                 continue;
             }
-            let Some(connection) = self.connections[index].take() else { continue };
+            let Some(connection) = self.pool.take(index) else { continue };
             match connection.state {
                 State::Draining => self.drop_connection(index, connection),
                 _ => self.fail(index, connection, Failure::of(kind, format!("nothing came for {:.1} s", limit.as_secs_f64()))),
@@ -372,16 +355,12 @@ impl Target for OpenAi {
     }
 
     fn submit(&mut self, request: Request, slot: Slot) {
-        let place = slot.0 as usize;
-        if place >= self.owners.len() {
-            self.owners.resize(place + 1, NONE);
-        }
-        if let Some(index) = self.idle.pop() {
-            let Some(mut connection) = self.connections[index].take() else { return };
+        if let Some(index) = self.pool.wake() {
+            let Some(mut connection) = self.pool.take(index) else { return };
             connection.take_up(slot, self.clock.now());
             self.writer.write(&request, &mut connection.request);
             connection.state = State::Busy;
-            self.owners[place] = index as u32;
+            self.pool.own(slot, index);
             match connection.send() {
                 Ok(()) => self.keep(index, connection),
                 Err(error) => self.lose(index, connection, &error),
@@ -403,12 +382,12 @@ impl Target for OpenAi {
     }
 
     fn cancel(&mut self, slot: Slot) {
-        let Some(index) = self.owners.get(slot.0 as usize).copied().filter(|index| *index != NONE) else { return };
-        let Some(connection) = self.connections[index as usize].take() else { return };
+        let Some(index) = self.pool.owner(slot) else { return };
+        let Some(connection) = self.pool.take(index) else { return };
         // Closing is how a server is told.
         self.tell(slot, self.clock.now(), EventKind::Failed(FailureKind::TargetError));
-        self.release(slot);
-        self.drop_connection(index as usize, connection);
+        self.pool.release(slot);
+        self.drop_connection(index, connection);
     }
 
     fn next_event(&mut self) -> Option<Event> {
