@@ -52,12 +52,33 @@ fn a_gpu_has_a_ceiling_of_everything_that_a_share_is_stated_of() {
     for twice in ["matrix_product bf16", "matrix_product f32"] {
         assert_eq!(kinds.iter().filter(|kind| *kind == twice).count(), 2, "own and the library's {twice} in {kinds:?}");
     }
+    for once in ["matrix_product tf32", "matrix_product fp8"] {
+        assert_eq!(kinds.iter().filter(|kind| *kind == once).count(), 1, "the library's {once} in {kinds:?}");
+    }
     assert!(kinds.ends_with(&["launch".to_owned(), "graph_replay".to_owned(), "graph_node".to_owned()]), "{kinds:?}");
     // A device that is no GPU is called what it is, and its small sizes are said.
     assert_eq!(document["device"], "plimsoll host device");
     assert!(document["notes"].as_array().unwrap().iter().any(|note| note["kind"] == "matrix_product"), "{document}");
     let said = stderr(&output);
     assert!(said.starts_with("about ") && said.contains("s of measuring"), "{said}");
+}
+
+#[test]
+fn a_type_that_the_gpu_does_not_multiply_has_a_reason_and_no_number() {
+    let Some(folder) = fake_cuda::folder() else { return };
+    for (capability, has_fp8) in [("8.0", false), ("8.9", true)] {
+        let lock = tempfile::tempdir().unwrap();
+        let mut command = plimsoll();
+        command.args(["ceilings", "--seconds", "0.01", "--format", "json"]).env("PLIMSOLL_LOCK_DIR", lock.path());
+        command.env("PLIMSOLL_CUDA_LIBRARIES", &folder).env("PLIMSOLL_FAKE_CUDA_CAPABILITY", capability);
+        let document = document(&command.env_remove("CUDA_VISIBLE_DEVICES").output().unwrap());
+        assert_eq!(kinds(&document).iter().any(|kind| kind == "matrix_product fp8"), has_fp8, "{capability}: {document}");
+        let why = "fp8: the GPU's compute capability is 8.0, and matrix units know it from 8.9 on";
+        assert_eq!(document["notes"].to_string().contains(why), !has_fp8, "{capability}: {document}");
+    }
+    let Some(output) = on_gpu(&["ceilings", "--seconds", "0.01", "--matmul", "own", "--format", "text"]) else { return };
+    let text = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("tf32: only cuBLASLt multiplies it") && text.contains("fp8: only cuBLASLt"), "{text}");
 }
 
 #[test]

@@ -52,13 +52,74 @@ fn succeed(status: Status, attempted: &str) -> Result<(), DeviceError> {
     })
 }
 
+/// What is multiplied, and what comes out. Sums are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// f32 throughout.
+    F32,
+    /// f32 in memory, of which the matrix units take the upper 19 bits.
+    Tf32,
+    /// bf16 throughout.
+    Bf16,
+    /// e4m3 operands without scales, bf16 results, and sums as fast as the matrix units add: what serving in fp8 uses.
+    Fp8,
+}
+
+impl From<Element> for Numbers {
+    fn from(element: Element) -> Self {
+        if element == Element::F32 { Self::F32 } else { Self::Bf16 }
+    }
+}
+
+impl Numbers {
+    /// Name in tables.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+            Self::Fp8 => "fp8",
+        }
+    }
+
+    /// Bytes of an operand's element.
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::Tf32 => 4,
+            Self::Bf16 => 2,
+            Self::Fp8 => 1,
+        }
+    }
+
+    /// Bytes of a result's element.
+    pub(super) const fn result_bytes(self) -> usize {
+        if matches!(self, Self::Fp8) { 2 } else { self.bytes() }
+    }
+
+    const fn operand(self) -> DataType {
+        match self {
+            Self::F32 | Self::Tf32 => DataType::CUDA_R_32F,
+            Self::Bf16 => DataType::CUDA_R_16BF,
+            Self::Fp8 => DataType::CUDA_R_8F_E4M3,
+        }
+    }
+
+    const fn result(self) -> DataType {
+        if matches!(self, Self::Fp8) { DataType::CUDA_R_16BF } else { self.operand() }
+    }
+
+    const fn compute(self) -> ComputeType {
+        if matches!(self, Self::Tf32) { ComputeType::CUBLAS_COMPUTE_32F_FAST_TF32 } else { ComputeType::CUBLAS_COMPUTE_32F }
+    }
+}
+
 /// Operands of a product, by address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operands {
     pub(super) out: u64,
     pub(super) x: u64,
     pub(super) weight: u64,
-    /// In the element type of the operands; 0 where there is none.
+    /// In the element type of the results; 0 where there is none.
     pub(super) bias: u64,
 }
 
@@ -78,24 +139,24 @@ pub(super) struct Shape {
 pub(super) struct Lt {
     handle: cublasLtHandle_t,
     workspace: Buffer,
-    element: Element,
+    numbers: Numbers,
 }
 
 // SAFETY: a handle may be used from any thread, one at a time.
 unsafe impl Send for Lt {}
 
 impl Lt {
-    pub(super) fn new(context: &Arc<Context>, element: Element) -> Result<Self, DeviceError> {
+    pub(super) fn new(context: &Arc<Context>, numbers: Numbers) -> Result<Self, DeviceError> {
         let workspace = Buffer::new(context, "the working memory of cuBLASLt", WORKSPACE_BYTES)?;
         let mut handle = std::ptr::null_mut();
         succeed(unsafe { sys::cublasLtCreate(&raw mut handle) }, "start cuBLASLt")?;
-        Ok(Self { handle, workspace, element })
+        Ok(Self { handle, workspace, numbers })
     }
 
     /// Algorithms for `shape`, the library's favourite first; none where it has none.
     pub(super) fn plans(&self, shape: Shape) -> Result<Vec<LtPlan>, DeviceError> {
         let preference = Preference::new()?;
-        let problem = Problem::new(self.element, shape)?;
+        let problem = Problem::new(self.numbers, shape)?;
         let mut found = [NOTHING_FOUND; CANDIDATES];
         let mut count = 0;
         let status = unsafe {
@@ -181,19 +242,21 @@ unsafe impl Send for Problem {}
 unsafe impl Sync for Problem {}
 
 impl Problem {
-    fn new(element: Element, shape: Shape) -> Result<Self, DeviceError> {
-        let operand = if element == Element::F32 { DataType::CUDA_R_32F } else { DataType::CUDA_R_16BF };
-        let result = if shape.logits { DataType::CUDA_R_32F } else { operand };
+    fn new(numbers: Numbers, shape: Shape) -> Result<Self, DeviceError> {
+        let operand = numbers.operand();
+        let result = if shape.logits { DataType::CUDA_R_32F } else { numbers.result() };
         let Shape { rows, n, k, .. } = shape;
         let mut problem =
             Self { description: std::ptr::null_mut(), weight: std::ptr::null_mut(), x: std::ptr::null_mut(), out: std::ptr::null_mut() };
-        let made =
-            unsafe { sys::cublasLtMatmulDescCreate(&raw mut problem.description, ComputeType::CUBLAS_COMPUTE_32F, DataType::CUDA_R_32F) };
+        let made = unsafe { sys::cublasLtMatmulDescCreate(&raw mut problem.description, numbers.compute(), DataType::CUDA_R_32F) };
         succeed(made, "describe a matrix product")?;
         problem.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
+        if numbers == Numbers::Fp8 {
+            problem.set(Attribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM, &1_i8)?;
+        }
         if shape.bias {
             problem.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &Epilogue::CUBLASLT_EPILOGUE_BIAS)?;
-            problem.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &operand)?;
+            problem.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &numbers.result())?;
         }
         problem.weight = layout(operand, k, n)?;
         problem.x = layout(operand, k, rows)?;

@@ -93,7 +93,7 @@ impl Products {
         [kernels, kernels_logits]: [MatmulKernels; 2],
         library: bool,
     ) -> Result<Self, DeviceError> {
-        let lt = (library && choice != MatmulChoice::Own).then(|| Lt::new(context, element)).transpose()?;
+        let lt = (library && choice != MatmulChoice::Own).then(|| Lt::new(context, element.into())).transpose()?;
         let events = (Event::timed(context)?, Event::timed(context)?);
         Ok(Self { choice, element, kernels, kernels_logits, lt, events, plans: HashMap::new() })
     }

@@ -1,7 +1,8 @@
-// cuBLASLt as far as a cache of plans needs it: bf16 and f32 matrices, sums in f32, transposes, beta, a bias, and
+// cuBLASLt as far as a cache of plans needs it: bf16, f32 and e4m3 matrices, sums in f32, transposes, beta, a bias, and
 // several algorithms that add in different orders. It refuses what it does not know. An algorithm writes over as much
 // of the workspace as it asked for.
 
+#include <cmath>
 #include <cstring>
 
 #include "block.h"
@@ -10,7 +11,7 @@
 namespace {
 
 enum : int { SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
-enum : int { R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, COMPUTE_32F_FAST_TF32 = 77 };
+enum : int { R_32F = 0, R_16BF = 14, R_8F_E4M3 = 28, COMPUTE_32F = 68, COMPUTE_32F_FAST_TF32 = 77 };
 enum : int { EPILOGUE_DEFAULT = 1, EPILOGUE_BIAS = 4 };
 
 struct Matmul {
@@ -52,11 +53,19 @@ int take(T& to, const void* from, std::size_t bytes) {
     return SUCCESS;
 }
 
-bool known(int type) { return type == R_32F || type == R_16BF; }
-std::size_t bytes_of(int type) { return type == R_32F ? 4 : 2; }
+bool known(int type) { return type == R_32F || type == R_16BF || type == R_8F_E4M3; }
+std::size_t bytes_of(int type) { return type == R_32F ? 4 : type == R_16BF ? 2 : 1; }
+
+float from_e4m3(unsigned char bits) {
+    const int exponent = bits >> 3 & 15, fraction = bits & 7;
+    if (exponent == 15 && fraction == 7) return NAN;
+    const float magnitude = exponent == 0 ? std::ldexp(float(fraction), -9) : std::ldexp(float(8 + fraction), exponent - 10);
+    return bits & 0x80 ? -magnitude : magnitude;
+}
 
 float load(int type, CUdeviceptr base, std::size_t at) {
     if (type == R_32F) return reinterpret_cast<const float*>(base)[at];
+    if (type == R_8F_E4M3) return from_e4m3(reinterpret_cast<const unsigned char*>(base)[at]);
     return __uint_as_float(unsigned(reinterpret_cast<const unsigned short*>(base)[at]) << 16);
 }
 
@@ -106,7 +115,14 @@ int check(const Matmul& matmul, const Layout& a, const Layout& b, const Layout& 
         if (layout->leading < std::int64_t(layout->rows) || layout->rows == 0 || layout->columns == 0) return INVALID_VALUE;
         if (!known(layout->type) || layout->order != 0 || layout->batch != 1) return NOT_SUPPORTED;
     }
-    bool types = a.type == b.type && c.type == d.type && (a.type == R_16BF || d.type == R_32F);
+    const bool narrow = a.type == R_8F_E4M3;
+    if (narrow) {
+        // As the library's documentation has it: from Ada on, a transposed times a plain operand, everything in units of 16 bytes.
+        int major = 0, minor = 0;
+        fake::capability(&major, &minor);
+        if (10 * major + minor < 89 || !matmul.transposed_a || matmul.transposed_b || (m | n | inner) % 16 != 0) return NOT_SUPPORTED;
+    }
+    bool types = a.type == b.type && c.type == d.type && (narrow ? d.type == R_16BF : a.type == R_16BF || d.type == R_32F);
     bool computes = (matmul.compute_type == COMPUTE_32F || matmul.compute_type == COMPUTE_32F_FAST_TF32) && matmul.scale_type == R_32F;
     bool epilogue = matmul.epilogue == EPILOGUE_DEFAULT || matmul.epilogue == EPILOGUE_BIAS;
     return types && computes && epilogue && matmul.pointer_mode == 0 ? SUCCESS : NOT_SUPPORTED;

@@ -64,7 +64,7 @@ static unsigned long long setting(const char* name, unsigned long long otherwise
     return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
-static void capability(int* major, int* minor) {
+void capability(int* major, int* minor) {
     const char* text = std::getenv("PLIMSOLL_FAKE_CUDA_CAPABILITY");
     if (text == nullptr || std::sscanf(text, "%d.%d", major, minor) != 2) *major = 9, *minor = 0;
 }

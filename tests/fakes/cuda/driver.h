@@ -96,6 +96,8 @@ struct Stream {
 
 // The devices that are visible, in the order of their ordinals; none before cuInit.
 const std::vector<Device*>& devices();
+// The compute capability of every device.
+void capability(int* major, int* minor);
 // The calling thread's context, or null.
 Context* current();
 // What a call that needs a working context returns: success, or why there is none.

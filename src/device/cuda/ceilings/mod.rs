@@ -3,6 +3,8 @@
 //! Sizes are as large as memory and time allow, beginning small: a device that is slow, as one that runs kernels on
 //! the host, ends with small problems, which the record says. Operands are random: zeros let a chip clock higher than any model does.
 
+mod products;
+
 use std::sync::Arc;
 
 use crate::clock::{Clock, Monotonic, Nanos};
@@ -10,8 +12,7 @@ use crate::device::ceilings::{CeilingWish, Passes, Told, bytes_text};
 use crate::device::cuda::driver::{Event, Function, Stream};
 use crate::device::cuda::gpu::{CudaSpec, Gpu};
 use crate::device::cuda::launch::{Arg, Launch};
-use crate::device::cuda::lt::{Operands, Shape};
-use crate::device::cuda::matmul::{MatmulChoice, Products};
+use crate::device::cuda::matmul::MatmulChoice;
 use crate::device::cuda::memory::{Buffer, Pinned};
 use crate::device::error::DeviceError;
 use crate::device::source::Element;
@@ -32,11 +33,6 @@ const GROWTH: u64 = 4;
 const BEYOND_CACHE: u64 = 8;
 /// Pinned host memory that is copied, bytes.
 const PINNED: u64 = 256 << 20;
-/// Rows, outputs and inputs of the largest matrix product, and of the smallest.
-const LARGEST_SIDE: usize = 8192;
-const SMALLEST_SIDE: usize = 256;
-/// Below it, a product's rate is that of a small product.
-const SMALL_SIDE: usize = 2048;
 /// Fewest and most measured passes of a ceiling.
 const FEWEST: u32 = 5;
 const MOST: u32 = 200;
@@ -69,7 +65,9 @@ pub fn measure(libraries: &Libraries, spec: &CudaSpec, wish: &CeilingWish, told:
         let begun = clock.now();
         let wide = open(Element::F32)?;
         making_ready = clock.now().since(begun);
-        Bench::new(&wide, wish)?.products(libraries, spec.matmul, &mut sink)?;
+        let bench = Bench::new(&wide, wish)?;
+        bench.products(libraries, spec.matmul, &mut sink)?;
+        bench.library_types(libraries, spec.matmul, &mut sink);
     }
     bench.host(&mut sink)?;
     bench.launches(spec.graphs, &mut sink)?;
@@ -257,61 +255,6 @@ impl<'a> Bench<'a> {
             }
             repeats *= 4;
         }
-    }
-
-    /// Own products and the library's, of the GPU's element type.
-    fn products(&self, libraries: &Libraries, choice: MatmulChoice, sink: &mut Sink<'_>) -> Result<(), DeviceError> {
-        if !self.wish.wants(CeilingKind::MatrixProduct) {
-            return Ok(());
-        }
-        let own = (choice != MatmulChoice::Library).then_some(MatmulChoice::Own);
-        let theirs = (choice != MatmulChoice::Own).then_some(MatmulChoice::Library);
-        for choice in [own, theirs].into_iter().flatten() {
-            if choice == MatmulChoice::Library
-                && let Err(absence) = &libraries.cublaslt
-            {
-                sink.note(CeilingKind::MatrixProduct, format!("{} by the library: {absence}", self.gpu.spec.element.name()));
-                continue;
-            }
-            self.product(choice, sink)?;
-        }
-        Ok(())
-    }
-
-    fn product(&self, choice: MatmulChoice, sink: &mut Sink<'_>) -> Result<(), DeviceError> {
-        let (context, element) = (&self.gpu.context, self.gpu.spec.element);
-        let kernels = [self.gpu.kernels.matmul, self.gpu.kernels.matmul_logits];
-        let mut products = Products::new(context, choice, element, kernels, self.gpu.library)?;
-        let (free, _) = context.memory()?;
-        let bytes = |side: usize| (side * side * element.bytes()) as u64;
-        let mut side = SMALLEST_SIDE;
-        let passes = loop {
-            let what = format!("a matrix of {side} x {side}");
-            let [x, weight, out] =
-                [self.random(&what, bytes(side), 5)?, self.random(&what, bytes(side), 6)?, self.random(&what, bytes(side), 7)?];
-            let operands = Operands { out: out.at(0), x: x.at(0), weight: weight.at(0), bias: 0 };
-            let shape = Shape { rows: side, n: side, k: side, logits: false, bias: false };
-            // The first product chooses among the library's candidates.
-            products.multiply(&self.stream, shape, &operands, 0, true)?;
-            let seconds = self.seconds(|| products.multiply(&self.stream, shape, &operands, 0, true))?;
-            let larger = 2 * side <= LARGEST_SIDE && 4 * 3 * bytes(side) < free && self.fits(8.0 * seconds);
-            if !larger {
-                break self.passes(1.0, || products.multiply(&self.stream, shape, &operands, 0, true))?;
-            }
-            side *= 2;
-        };
-        let by = products.chosen().into_iter().find(|chosen| chosen.rows == side).map_or_else(|| OWN.to_owned(), |chosen| chosen.by);
-        let by = if choice == MatmulChoice::Own { format!("{OWN} {by}") } else { by };
-        if side < SMALL_SIDE {
-            let why = format!(
-                "{side}^3 in {} by {by}, as more takes too much time or memory: the rate of a small product. Give more `--seconds`",
-                element.name()
-            );
-            sink.note(CeilingKind::MatrixProduct, why);
-        }
-        let ceiling = passes.ceiling(CeilingKind::MatrixProduct, 2.0 * (side as f64).powi(3), &by, format!("{side}^3"));
-        sink.keep(Ceiling { element: Some(element.name().to_owned()), ..ceiling });
-        Ok(())
     }
 
     fn matrix_units(&self, sink: &mut Sink<'_>) -> Result<(), DeviceError> {
