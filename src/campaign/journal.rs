@@ -11,7 +11,7 @@ use crate::campaign::level::LevelSpec;
 use crate::clock::Nanos;
 use crate::record::level::{LevelRecord, Offered};
 use crate::record::request::RequestRecord;
-use crate::record::run::RunRecord;
+use crate::record::run::{DecodeNeed, RunRecord};
 use crate::record::verdict::{Invalid, Outcome};
 use crate::store::atomic::require_space;
 use crate::store::request_log::writer::RequestLog;
@@ -139,6 +139,12 @@ impl Journal {
             keeping.log_bytes = logged.log_bytes;
         }
         keeping.folder.save_level(level)
+    }
+
+    /// What one token of one request alone takes at least of the device, as the run has it.
+    #[must_use]
+    pub fn decode_need(&self) -> Option<DecodeNeed> {
+        self.keeping.as_ref()?.run.decode_need
     }
 
     /// Something became known of the run: it is saved at once.

@@ -142,6 +142,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         telemetry,
         token_counts: tally::token_counts(&watched.cohort),
         findings,
+        mbu: None,
         verdict: Verdict { invalid, outcome },
         request_log_bytes: 0,
         unlogged_requests: 0,

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 
+use crate::campaign::bandwidth;
 use crate::campaign::closed::ClosedJudge;
 use crate::campaign::instruments::Instruments;
 use crate::campaign::interrupt::{Interrupt, Signal};
@@ -218,6 +219,8 @@ impl Bench<'_> {
             started,
             spec,
         });
+        level.mbu = bandwidth::mbu(&level, self.journal.decode_need());
+        level.findings.extend(bandwidth::disagreement(&level));
         self.journal.save_level(&mut level).with_context(|| format!("cannot save level {}", level.index))?;
         self.watcher.tell(Progress::LevelEnded(&level));
         self.levels.push(level.clone());

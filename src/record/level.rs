@@ -318,6 +318,10 @@ pub struct LevelRecord {
     /// What a reader should know of the GPUs in this level.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// Model bandwidth utilisation of one request alone, 0 or more: the bytes that a token needs at least over the median TPOT, as a
+    /// share of the measured read bandwidth. `None` at any other load, and where ceilings were not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mbu: Option<f64>,
     /// Valid? And what did the system do?
     pub verdict: Verdict,
     /// Length of the run's request log after this level, bytes; 0 where none is kept.

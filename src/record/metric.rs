@@ -218,11 +218,19 @@ pub const CATALOGUE: &[Metric] = &[
         read: |level| over_gpus(level, |gpu| gpu.temperature_max_c.get().map(f64::from)).reduce(f64::max),
     },
     Metric {
+        id: "mbu",
+        label: "MBU",
+        unit: "share",
+        direction: Direction::Higher,
+        definition: "One request alone: bytes that a token needs at least over the median TPOT, as a share of the read bandwidth measured in the same run.",
+        read: |level| level.mbu,
+    },
+    Metric {
         id: "dram_activity",
         label: "DRAM activity",
         unit: "share",
         direction: Direction::Neither,
-        definition: "Share of the peak memory bandwidth that the hardware counted, mean of the watched GPUs that count it (Hopper and newer).",
+        definition: "Share of the peak memory bandwidth that the hardware counted, mean of the watched GPUs that count it (Hopper and newer): all traffic of the window, where MBU has what decoding needs.",
         read: |level| mean(over_gpus(level, |gpu| gpu.activity.dram.get())),
     },
 ];

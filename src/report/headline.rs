@@ -2,7 +2,8 @@
 
 use crate::curve::saturation::Saturation;
 use crate::record::finding::{Finding, Severity};
-use crate::record::level::Purpose;
+use crate::record::level::{LevelRecord, Purpose};
+use crate::record::metric::metric;
 use crate::record::node::GpuTelemetry;
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::SloSource;
@@ -38,6 +39,7 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
     let first = run.cold_start.first_request_ms.map_or(String::new(), |millis| format!(", first token after {} ms", three(millis)));
     rows.push(("cold start", format!("weights ready after {} s{first}", three(run.cold_start.load_s))));
     rows.extend(alone(run).map(|alone| ("alone", alone)));
+    rows.extend(counted(run).map(|counted| ("counted", counted)));
     if let Some(slo) = slo(run) {
         rows.push(("SLO", slo));
     }
@@ -66,6 +68,18 @@ fn alone(run: &RunRecord) -> Option<String> {
         three(need.read_bytes_per_s / 1e9),
         percent(need.mfu(seconds)),
         three(need.flop_per_s / 1e12)
+    ))
+}
+
+/// What the GPUs counted of the memory's traffic beside the MBU of the same window, and what their difference means.
+fn counted(run: &RunRecord) -> Option<String> {
+    let both = |level: &LevelRecord| Some((level.mbu?, (metric("dram_activity")?.read)(level)?));
+    let (mbu, activity) = run.levels.iter().filter(|level| level.verdict.is_valid()).find_map(both)?;
+    Some(format!(
+        "{} DRAM activity over the same window, beside {} MBU: the GPU counts all traffic, prefill and pauses too, against the peak \
+         of its data sheet; MBU has what a token must read, against the bandwidth measured here",
+        percent(activity),
+        percent(mbu)
     ))
 }
 

@@ -86,7 +86,7 @@ fn without_a_compiler_the_embedded_kernels_are_tried_and_their_refusal_names_wha
 fn every_level_on_a_gpu_is_joined_to_what_that_very_gpu_did() {
     let Some(libraries) = fake_cuda::folder() else { return };
     // The other one stands first in the library's order: GPUs are joined by UUID, never by position.
-    let nvml = FakeNvml::new("gpus 2\n1.uuid GPU-fa4eda7a-0000-4000-8000-000000000000");
+    let nvml = FakeNvml::new("gpus 2\n1.uuid GPU-fa4eda7a-0000-4000-8000-000000000000\ngpm_dram 61");
     let (data, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut command = plimsoll();
     command.args(["bench", "--quick", "--no-request-log", "--model", &checkpoint(), "--device", "cuda:0", "--format", "json"]);
@@ -104,4 +104,20 @@ fn every_level_on_a_gpu_is_joined_to_what_that_very_gpu_did() {
     }
     let labels = document["labels"].to_string();
     assert!(!labels.contains("CPU device"), "{labels}");
+    // Also a quick run knows what the GPU can do, and has what one request takes of it beside what the GPU counted.
+    assert!(document["decode_need"]["read_bytes_per_s"].as_f64().unwrap() > 0.0, "{}", document["decode_need"]);
+    let metrics = &levels[0]["metrics"];
+    assert_eq!(levels[0]["purpose"]["kind"], "reference");
+    assert!(metrics["mbu"].as_f64().unwrap() > 0.0 && metrics["dram_activity"] == 0.61, "{metrics}");
+    assert!(levels.iter().all(|level| level["purpose"]["kind"] == "reference" || level["metrics"]["mbu"].is_null()));
+    let show = |format: &str| {
+        let shown = plimsoll().args(["runs", "show", "latest", "--format", format, "--data-dir"]).arg(data.path()).output().unwrap();
+        stdout(&shown).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for format in ["text", "markdown"] {
+        assert!(show(format).contains("61.0 % DRAM activity over the same window, beside"), "{}", show(format));
+    }
+    assert!(show("csv").contains(",mbu,dram_activity,"), "{}", show("csv"));
+    let codes = document["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap());
+    assert!(codes.clone().any(|code| code == "bandwidth_disagrees"), "kernels that run on a host read far less than the script says");
 }

@@ -207,6 +207,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
         telemetry: Telemetry::Unavailable { why: "libnvidia-ml.so.1 was not found".to_owned() },
         token_counts: None,
         findings: vec![],
+        mbu: None,
         verdict: Verdict { invalid: Vec::new(), outcome },
         request_log_bytes: 0,
         unlogged_requests: 0,

@@ -38,8 +38,9 @@ use crate::store::atomic;
 use crate::store::runs::RunStore;
 use crate::workload::fit::Limits;
 
-/// Seconds that each ceiling of a GPU may take.
+/// Seconds that each ceiling of a GPU may take, and in a quick run, which has a few seconds for all of them.
 const CEILING_S: f64 = 1.0;
+const QUICK_CEILING_S: f64 = 0.25;
 /// Context and vocabulary of targets that know none.
 const UNLIMITED: Limits = Limits { max_context: 1 << 20, vocab_size: 1 << 16 };
 
@@ -281,14 +282,15 @@ fn model(args: &BenchArgs, node: &NodeRecord, device: &Device, seed: u64) -> any
     args.engine.open(&choose::model(args, node, device), rng::derive(seed, "weights"))
 }
 
-/// What the first device can do at most, measured while it is empty; a quick run has no time for it.
+/// What the first device can do at most, measured while it is empty. A quick run has no time for a CPU's.
 fn ceilings(device: &Device, args: &BenchArgs, drawn: &mut Drawn) -> anyhow::Result<Option<CeilingsRecord>> {
-    if args.quick {
+    if args.quick && device.is_cpu() {
         return Ok(None);
     }
+    let seconds_each = if args.quick { QUICK_CEILING_S } else { CEILING_S };
     drawn.tell(Progress::Note("measuring what the device can do at most".to_owned()));
     let kinds = Some(vec![CeilingKind::MemoryRead, CeilingKind::MatrixProduct]);
-    let wish = CeilingWish { seconds_each: CEILING_S, kinds, element: device.element() };
+    let wish = CeilingWish { seconds_each, kinds, element: device.element() };
     measure_ceilings(&device.first(), args.device.libraries(), &wish, terminal::Progress::Silent).map(Some)
 }
 

@@ -104,6 +104,7 @@ pub(crate) fn level(index: u32) -> LevelRecord {
         telemetry: no_telemetry(),
         token_counts: None,
         findings: vec![],
+        mbu: None,
         verdict: Verdict { invalid: vec![], outcome: Outcome::Measured },
         request_log_bytes: 0,
         unlogged_requests: 0,
