@@ -7,6 +7,7 @@ pub mod bench;
 pub mod ceiling;
 pub mod closed;
 pub mod confirmation;
+pub mod counters;
 pub mod crossing;
 pub mod decision;
 pub mod failures;

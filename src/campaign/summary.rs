@@ -1,6 +1,7 @@
 //! What is said of a run when its levels are there: status, headline with its labels, findings.
 
 use crate::campaign::bench;
+use crate::campaign::counters;
 use crate::campaign::headline::unresolved;
 use crate::campaign::interrupt::Signal;
 use crate::campaign::measure::Halt;
@@ -38,6 +39,10 @@ pub fn conclude(run: &mut RunRecord, result: bench::Result, plan: &Plan) {
 fn findings(run: &RunRecord, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(node::findings::of(&run.node.telemetry));
+    let watched = run.levels.first().and_then(|level| level.telemetry.measured());
+    findings
+        .extend(node::findings::of_distance(&run.node, |uuid| watched.is_some_and(|seen| seen.gpus.iter().any(|gpu| gpu.uuid == uuid))));
+    findings.extend(counters::conflict(run));
     findings.extend(of_levels(run));
     if run.slo.as_ref().is_some_and(|slo| slo.source == SloSource::Default) {
         findings.push(Finding::new(

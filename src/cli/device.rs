@@ -185,6 +185,15 @@ impl Device {
         }
     }
 
+    /// Threads that are kept busy while it is measured: those of the engines, and the generator's.
+    pub(super) fn busy_threads(&self) -> u32 {
+        let engines = match self {
+            Self::Cpu(spec) => spec.threads.get(),
+            Self::Cuda(_, gpus) => gpus.len(),
+        };
+        u32::try_from(engines + 1).unwrap_or(u32::MAX)
+    }
+
     /// Puts a model on each of the devices; `open` opens its source anew for each.
     ///
     /// # Errors

@@ -39,7 +39,12 @@ struct NodeDocument<'a> {
 pub fn run(args: &NodeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let format = out.format_among(&[Format::Text, Format::Json])?;
     let node = node::describe(telemetry::record(&args.nvml.open()));
-    let findings = node::findings::of(&node.telemetry);
+    let mut findings = node::findings::of(&node.telemetry);
+    if !node.telemetry.gpus().is_empty() {
+        // The generator, and the engine of one GPU.
+        findings.extend(node::findings::of_cores(&node, 2));
+    }
+    findings.extend(node::findings::of_distance(&node, |_| true));
     match format {
         Format::Json => out.document(&NodeDocument {
             schema_version: SCHEMA_VERSION,

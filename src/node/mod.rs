@@ -6,6 +6,7 @@
 pub mod cores;
 pub mod findings;
 pub mod processor;
+pub mod surroundings;
 pub mod telemetry;
 
 use std::fs;
@@ -52,6 +53,8 @@ pub fn describe_under(root: &Path, mut gpus: GpuTelemetry) -> NodeRecord {
         cpu_quota_cores: limits.cpu_cores.map(|cores| (cores * 100.0).round() / 100.0),
         memory_bytes,
         cpu_features: processor::features(&cpuinfo),
+        numa_nodes: surroundings::numa_nodes(root),
+        profilers: surroundings::profilers(root),
         telemetry: gpus,
     }
 }

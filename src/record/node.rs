@@ -47,6 +47,12 @@ pub struct NodeRecord {
     pub memory_bytes: u64,
     /// Instruction sets that matter to the CPU device, such as `avx512f`.
     pub cpu_features: Vec<String>,
+    /// NUMA nodes of the cores that this process may run on; empty where the kernel does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numa_nodes: Vec<u32>,
+    /// Programs that may hold the GPUs' hardware counters and ran when this was written, as far as this process sees others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profilers: Vec<String>,
     /// GPU telemetry.
     pub telemetry: GpuTelemetry,
 }

@@ -19,6 +19,8 @@ pub enum Missing {
     GpuLost,
     /// The installed library has no such call.
     NoCall,
+    /// Somebody else holds what would have to be read.
+    InUse,
     /// The call failed for another reason.
     Failed,
     /// No sample fell into the window.
@@ -39,6 +41,7 @@ impl fmt::Display for Missing {
             Self::NoPermission => "no permission",
             Self::GpuLost => "GPU lost",
             Self::NoCall => "not in this driver",
+            Self::InUse => "in use by another",
             Self::Failed => "failed",
             Self::NoSample => "no sample",
             Self::WindowTooShort => "window too short",

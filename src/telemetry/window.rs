@@ -99,9 +99,9 @@ fn gpu_window(gpu: &GpuTimeline, named: &Named, interval: &Interval) -> GpuWindo
         busy: mean(fast().map(|fast| fast.busy)),
         memory_used_bytes: largest(fast().map(|fast| fast.memory_used_bytes)),
         activity: Activity {
-            dram: mean(slow().map(|slow| slow.activity.dram)),
-            sm: mean(slow().map(|slow| slow.activity.sm)),
-            tensor: mean(slow().map(|slow| slow.activity.tensor)),
+            dram: counted(slow().map(|slow| slow.activity.dram)),
+            sm: counted(slow().map(|slow| slow.activity.sm)),
+            tensor: counted(slow().map(|slow| slow.activity.tensor)),
         },
         limits: BeforeAfter { before: first_limits(gpu, interval), after: slow().last().map(|slow| slow.limits).unwrap_or_default() },
         limit_changes: limit_changes(gpu, interval),
@@ -217,6 +217,13 @@ fn mean(readings: impl Iterator<Item = Reading<f64>> + Clone) -> Reading<f64> {
     let (count, sum) =
         readings.clone().filter_map(|reading| reading.get()).fold((0_u32, 0.0), |(count, sum), value| (count + 1, sum + value));
     if count == 0 { Reading::none(why_none(readings)) } else { Reading::Value(sum / f64::from(count)) }
+}
+
+/// Mean of what the hardware counted; none where somebody else held the counters for a part of the window, for the rest would pass for all
+/// of it.
+fn counted(mut readings: impl Iterator<Item = Reading<f64>> + Clone) -> Reading<f64> {
+    let all = readings.clone();
+    if readings.any(|reading| reading == Reading::none(Missing::InUse)) { Reading::none(Missing::InUse) } else { mean(all) }
 }
 
 fn largest<T: Ord + Copy>(readings: impl Iterator<Item = Reading<T>> + Clone) -> Reading<T> {

@@ -31,6 +31,7 @@ mod fake_openai;
 mod forced;
 mod formula;
 mod generate;
+mod gpu_findings;
 mod gpu_script;
 mod http;
 mod in_process;

@@ -73,6 +73,8 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
             cpu_quota_cores: None,
             memory_bytes: 64 << 30,
             cpu_features: vec!["avx512f".to_owned()],
+            numa_nodes: vec![],
+            profilers: vec![],
             telemetry: GpuTelemetry::Unavailable { why: "libnvidia-ml.so.1 was not found".to_owned() },
         },
         target: TargetIdentity {

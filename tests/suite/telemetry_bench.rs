@@ -74,7 +74,7 @@ fn invalid_of(data: &TempDir) -> Vec<Vec<Invalid>> {
 
 #[test]
 fn each_level_says_what_the_gpu_did_in_every_form_of_the_report() {
-    let (fake, data) = (FakeNvml::new("power 300000\nreasons 0x4\nsm_clock 1410"), data());
+    let (fake, data) = (FakeNvml::new("power 300000\nreasons 0x4\nsm_clock 1410\ngpm.return 19"), data());
     let child =
         bench(&fake, &data, &["--format", "json", "--save-samples", data.path().join("samples").to_str().unwrap()]).spawn().unwrap();
     first_level(&data);
@@ -93,6 +93,7 @@ fn each_level_says_what_the_gpu_did_in_every_form_of_the_report() {
     assert_eq!(level["telemetry"]["energy_per_token"]["gross_j"]["missing"], "window_too_short");
     assert!(!level["verdict"].to_string().contains("throttled"), "the power cap spoils nothing: {}", level["verdict"]);
     let codes = json["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap()).collect::<Vec<_>>();
+    assert!(codes.contains(&"profiling_conflict") && level["metrics"]["dram_activity"].is_null(), "{codes:?}");
     assert!(codes.contains(&"power_capped") && !codes.contains(&"telemetry_unavailable"), "{codes:?}");
     assert_eq!(json["node"]["telemetry"]["gpus"][0]["uuid"], FIRST);
     let show = |format: &str| {

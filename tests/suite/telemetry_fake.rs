@@ -102,6 +102,18 @@ fn a_reading_that_a_gpu_has_not_is_absent_with_its_reason_and_the_others_stay() 
 }
 
 #[test]
+fn counters_that_another_profiler_holds_are_absent_and_not_taken_up_across_the_gap() {
+    let fake = FakeNvml::new("gpm_dram 61");
+    let source = source(&fake, &[0]);
+    let dram = || source.slow(0).activity.dram;
+    assert_eq!((dram(), dram()), (Reading::none(Missing::NoSample), Reading::Value(0.61)));
+    fake.set("gpm.return", 19);
+    assert_eq!(dram(), Reading::none(Missing::InUse));
+    fake.set("gpm.return", 0);
+    assert_eq!((dram(), dram()), (Reading::none(Missing::NoSample), Reading::Value(0.61)));
+}
+
+#[test]
 fn an_older_driver_without_power_fields_gives_power_by_its_own_call() {
     let fake = FakeNvml::new("fields.return 3\npower 250000");
     assert_eq!(source(&fake, &[0]).fast(0).power_w, Reading::Value(250.0));

@@ -28,6 +28,7 @@ use crate::clock::{Clock, Monotonic, Nanos, Virtual, wall_now};
 use crate::device::ceilings::CeilingWish;
 use crate::engine::loading::{ModelSource, ShapeWish};
 use crate::engine::weights::LoadProgress;
+use crate::node;
 use crate::record::SCHEMA_VERSION;
 use crate::record::ceilings::{CeilingKind, CeilingsRecord};
 use crate::record::node::NodeRecord;
@@ -70,6 +71,8 @@ pub(super) struct Prepared {
     clock: Box<dyn Clock>,
     /// What the target is made of, beyond its identity: names the plan with it.
     made_of: String,
+    /// Of a target that computes in this process.
+    busy_threads: Option<u32>,
     drawn: Drawn,
 }
 
@@ -90,6 +93,7 @@ impl Prepared {
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
         // Whatever is wrong with the traffic is said before weights are loaded.
         let traffic = choose::traffic(&args, subject.device.as_ref())?;
+        let busy_threads = subject.device.as_ref().map(Device::busy_threads);
         let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match (&args.target.target, subject.device) {
             (_, Some(device)) => {
                 let for_model = device.clone();
@@ -126,7 +130,7 @@ impl Prepared {
         };
         let first_rate = args.traffic.trace_speed.and_then(|_| traffic.own_rate());
         let plan = Plan { first_rate, ..plan(&args, seed, slo) };
-        Ok(Self { args, node, watched, plan, traffic, targets, clock, made_of, drawn })
+        Ok(Self { args, node, watched, plan, traffic, targets, clock, made_of, busy_threads, drawn })
     }
 
     fn record(&self, id: &str, command: Vec<String>) -> RunRecord {
@@ -244,6 +248,7 @@ pub(super) fn measure(
     let halted = result.halted;
     summary::conclude(&mut run, result, &prepared.plan);
     run.findings.extend(prepared.watched.instruments.failure());
+    run.findings.extend(prepared.busy_threads.and_then(|threads| node::findings::of_cores(&run.node, threads)));
     journal.learn(|known| *known = run.clone())?;
     if run.status == RunStatus::Complete {
         journal.finish()?;

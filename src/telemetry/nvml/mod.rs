@@ -172,6 +172,7 @@ fn why(error: &NvmlError) -> Missing {
     match error {
         NvmlError::NotSupported | NvmlError::InvalidArg => Missing::NotSupported,
         NvmlError::NoPermission | NvmlError::OperatingSystem => Missing::NoPermission,
+        NvmlError::InUse => Missing::InUse,
         NvmlError::GpuLost | NvmlError::ResetRequired | NvmlError::Uninitialized | NvmlError::DriverNotLoaded => Missing::GpuLost,
         NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => Missing::NoCall,
         _ => Missing::Failed,

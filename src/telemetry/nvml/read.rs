@@ -125,6 +125,9 @@ impl Watched {
     }
 
     fn activity(&self, nvml: &'static Nvml) -> Result<Activity, Missing> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        // A look that fails leaves none behind: what was counted across it is nobody's.
+        let before = counted.take();
         let device = self.device().map_err(|error| why(&error))?;
         if self.instance.is_some() {
             return Err(Missing::WholeGpuOnly);
@@ -133,13 +136,12 @@ impl Watched {
             return Err(Missing::NotSupported);
         }
         let now = device.gpm_sample().map_err(|error| why(&error))?;
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(before) = counted.as_ref() else {
+        let Some(before) = before else {
             *counted = Some(now);
             return Err(Missing::NoSample);
         };
         let wanted = [GpmMetricId::DramBwUtil, GpmMetricId::SmUtil, GpmMetricId::AnyTensorUtil];
-        let metrics = gpm_metrics_get(nvml, before, &now, &wanted).map_err(|error| why(&error))?;
+        let metrics = gpm_metrics_get(nvml, &before, &now, &wanted).map_err(|error| why(&error))?;
         *counted = Some(now);
         let share = |index: usize| -> Reading<f64> {
             let metric = metrics.get(index).ok_or(Missing::Failed).and_then(|metric| metric.as_ref().map_err(why));

@@ -36,6 +36,8 @@ pub(crate) fn run(id: &str) -> RunRecord {
             cpu_quota_cores: None,
             memory_bytes: 1 << 34,
             cpu_features: vec!["avx2".to_owned()],
+            numa_nodes: vec![],
+            profilers: vec![],
             telemetry: GpuTelemetry::Unavailable { why: "a test".to_owned() },
         },
         target: TargetIdentity {
