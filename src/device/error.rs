@@ -17,6 +17,16 @@ pub enum DeviceError {
         /// What to do.
         remedy: String,
     },
+    /// Memory that NVIDIA's software asked for by itself, such as for a recorded step, and did not get.
+    #[error("cannot {attempted}: {said}. {remedy}")]
+    Exhausted {
+        /// What was attempted.
+        attempted: String,
+        /// What it said.
+        said: String,
+        /// What to do.
+        remedy: String,
+    },
     /// Weights that do not fit their shape.
     #[error("cannot take over {what}: {reason}. Check that the checkpoint's files are complete and belong together")]
     Source {

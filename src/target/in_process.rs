@@ -267,7 +267,7 @@ impl Reporter {
 /// What a device's failure means for the requests in flight.
 fn failure_of(error: &DeviceError) -> FailureKind {
     match error {
-        DeviceError::OutOfMemory { .. } => FailureKind::OutOfMemory,
+        DeviceError::OutOfMemory { .. } | DeviceError::Exhausted { .. } => FailureKind::OutOfMemory,
         _ => FailureKind::TargetGone,
     }
 }

@@ -1,11 +1,17 @@
 //! The program on a GPU, from the command line, through the driver that runs kernels on the host.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use plimsoll::record::level::{LevelRecord, Offered, Purpose};
+use plimsoll::record::verdict::{Outcome, Verdict};
+use plimsoll::store::runs::{RunStore, load};
+use rustix::process::Signal;
 
 use crate::support::fake_cuda;
 use crate::support::fake_nvml::FakeNvml;
-use crate::support::{document, plimsoll, stderr, stdout};
+use crate::support::{document, plimsoll, send, stderr, stdout};
 
 const PROMPT: [&str; 8] = ["--prompt-ids", "1,2,3,4,5", "--max-new-tokens", "12", "--ignore-eos", "--arithmetic", "f32", "--format"];
 
@@ -120,4 +126,80 @@ fn every_level_on_a_gpu_is_joined_to_what_that_very_gpu_did() {
     assert!(show("csv").contains(",mbu,dram_activity,"), "{}", show("csv"));
     let codes = document["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap());
     assert!(codes.clone().any(|code| code == "bandwidth_disagrees"), "kernels that run on a host read far less than the script says");
+}
+
+#[test]
+fn a_level_that_runs_out_of_the_gpus_memory_is_oom_and_bounds_what_is_tried_next_with_the_earlier_ones_kept() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    let (data, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut command = plimsoll();
+    command.args(["bench", "--quick", "--no-request-log", "--model", &checkpoint(), "--device", "cuda:0", "--seed", "3"]);
+    command.args(["--workload", "fixed:8:16", "--budget", "10m", "--kv-blocks", "256", "--max-num-seqs", "16"]);
+    command.arg("--data-dir").arg(data.path()).env("PLIMSOLL_LOCK_DIR", data.path()).env("PLIMSOLL_CUDA_LIBRARIES", &libraries);
+    // Recordings of steps of 1 and 2 sequences have room; that of 4 has not.
+    command.env("PLIMSOLL_FAKE_CUDA_GRAPHS", "2").env("XDG_CACHE_HOME", cache.path()).env_remove("CUDA_VISIBLE_DEVICES");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let levels = || {
+        let folder = RunStore::at(data.path()).find("latest").ok();
+        folder.and_then(|folder| load(&folder).ok()).map_or(Vec::new(), |run| run.levels)
+    };
+    // A lower rate is tried until two requests in flight are enough for it: there the engine serves again.
+    let served = |level: &LevelRecord| level.purpose == Purpose::Search && level.verdict.outcome != Outcome::Oom;
+    let began = Instant::now();
+    while !levels().iter().any(served) && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    send(&child, Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
+    assert!(stderr(&output).contains("CUDA_ERROR_OUT_OF_MEMORY") && stderr(&output).contains("fewer KV blocks"), "{}", stderr(&output));
+    let levels = levels();
+    let swept = levels.iter().filter(|level| level.purpose == Purpose::Sweep);
+    let swept = swept.map(|level| (level.offered.clone(), level.verdict.clone())).collect::<Vec<_>>();
+    let valid = |concurrency, outcome| (Offered::Closed { concurrency }, Verdict { invalid: vec![], outcome });
+    assert_eq!(swept, [valid(1, Outcome::Measured), valid(2, Outcome::Measured), valid(4, Outcome::Oom)], "{}", stderr(&output));
+    let rate = |level: &&LevelRecord| match level.offered {
+        Offered::Open { calls_per_s, .. } => calls_per_s,
+        Offered::Closed { .. } => f64::NAN,
+    };
+    let again = levels.iter().find(|level| served(level)).expect("a fresh engine serves");
+    assert!(again.counts.completed > 0 && again.counts.failed.is_empty(), "{:?}", again.counts);
+    let failed = levels.iter().filter(|level| level.purpose == Purpose::Search && level.verdict.outcome == Outcome::Oom);
+    assert!(failed.map(|level| rate(&level)).all(|failed| failed > rate(&again)), "{}", stderr(&output));
+}
+
+#[test]
+fn weights_go_to_all_gpus_at_once_and_what_stops_one_stops_all_and_is_said_once() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    let (data, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bench = |kv_blocks: &str| {
+        let mut command = plimsoll();
+        command.args(["bench", "--quick", "--no-request-log", "--model", &checkpoint(), "--device", "cuda:all", "--format", "json"]);
+        command.args([
+            "--workload",
+            "fixed:8:4",
+            "--max-concurrency",
+            "2",
+            "--budget",
+            "6s",
+            "--kv-blocks",
+            kv_blocks,
+            "--max-num-seqs",
+            "4",
+        ]);
+        command.arg("--data-dir").arg(data.path()).env("PLIMSOLL_LOCK_DIR", data.path()).env("PLIMSOLL_CUDA_LIBRARIES", &libraries);
+        command.env("PLIMSOLL_FAKE_CUDA_DEVICES", "3").env("XDG_CACHE_HOME", cache.path());
+        command.env_remove("CUDA_VISIBLE_DEVICES").output().unwrap()
+    };
+    let output = bench("64");
+    let document = document(&output);
+    assert_eq!((document["target"]["device"].as_str(), document["target"]["devices"].as_u64()), (Some("cuda:0,cuda:1,cuda:2"), Some(3)));
+    let sweep = document["levels"].as_array().unwrap().iter().find(|level| level["purpose"]["kind"] == "sweep").expect("there was time");
+    assert_eq!(sweep["by_device"].as_array().map(Vec::len), Some(3), "{sweep}");
+    let said = stderr(&output);
+    let places = ["cuda:0", "cuda:1", "cuda:2"].map(|gpu| said.find(&format!("the KV cache on {gpu} has")).expect("each is told"));
+    assert!(places.is_sorted(), "in the order of the GPUs: {said}");
+    let small = bench("100000000");
+    assert_eq!(small.status.code(), Some(69), "{}", stderr(&small));
+    assert_eq!(stderr(&small).matches("bytes are free").count(), 1, "{}", stderr(&small));
 }

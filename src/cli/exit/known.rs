@@ -134,6 +134,7 @@ fn of_open_log(error: &OpenLogError) -> Exit {
 fn of_device(error: &DeviceError) -> Exit {
     match error {
         DeviceError::OutOfMemory { .. }
+        | DeviceError::Exhausted { .. }
         | DeviceError::Unsupported { .. }
         | DeviceError::Absent { .. }
         | DeviceError::Cuda { .. }

@@ -13,13 +13,17 @@ use cudarc::driver::sys::{self, CUresult};
 use crate::device::error::DeviceError;
 use crate::nvidia::gpus::error_text;
 
+/// What to do when memory of the GPU ran out.
+pub(super) const FREE_MEMORY: &str = "Free memory of the GPU, or give the engine fewer KV blocks or a smaller batch";
+
 /// Turns the driver's answer into an error that says what was attempted.
 pub(super) fn succeed(result: CUresult, attempted: &str) -> Result<(), DeviceError> {
     if result == CUresult::CUDA_SUCCESS {
         return Ok(());
     }
+    let (attempted, said) = (attempted.to_owned(), error_text(result));
     let remedy = match result {
-        CUresult::CUDA_ERROR_OUT_OF_MEMORY => "Free memory of the GPU, or give the engine fewer KV blocks or a smaller batch",
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => return Err(DeviceError::Exhausted { attempted, said, remedy: FREE_MEMORY.to_owned() }),
         CUresult::CUDA_ERROR_ECC_UNCORRECTABLE | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR => {
             "The GPU's memory is defective: drain the node and have the GPU inspected (`nvidia-smi -q -d ECC`)"
         }
@@ -29,7 +33,7 @@ pub(super) fn succeed(result: CUresult, attempted: &str) -> Result<(), DeviceErr
         }
         _ => "Look for XID messages in the kernel's log (`dmesg | grep -i xid`), and run `plimsoll doctor`",
     };
-    Err(DeviceError::Cuda { attempted: attempted.to_owned(), said: error_text(result), remedy: remedy.to_owned() })
+    Err(DeviceError::Cuda { attempted, said, remedy: remedy.to_owned() })
 }
 
 // SAFETY of every call below: the symbols exist (`nvidia::probe`); handles were made by the calls they are passed to and

@@ -16,7 +16,7 @@ use cudarc::cublaslt::sys::{
     cublasStatus_t as Status, cudaDataType as DataType,
 };
 
-use crate::device::cuda::driver::{Context, Stream};
+use crate::device::cuda::driver::{Context, FREE_MEMORY, Stream};
 use crate::device::cuda::memory::Buffer;
 use crate::device::error::DeviceError;
 use crate::device::source::Element;
@@ -45,11 +45,11 @@ fn succeed(status: Status, attempted: &str) -> Result<(), DeviceError> {
     if status == Status::CUBLAS_STATUS_SUCCESS {
         return Ok(());
     }
-    Err(DeviceError::Cuda {
-        attempted: attempted.to_owned(),
-        said: format!("cuBLASLt: {status:?}"),
-        remedy: "Update cuBLASLt, or do without it: `--matmul own`".to_owned(),
-    })
+    let (attempted, said) = (attempted.to_owned(), format!("cuBLASLt: {status:?}"));
+    if status == Status::CUBLAS_STATUS_ALLOC_FAILED {
+        return Err(DeviceError::Exhausted { attempted, said, remedy: FREE_MEMORY.to_owned() });
+    }
+    Err(DeviceError::Cuda { attempted, said, remedy: "Update cuBLASLt, or do without it: `--matmul own`".to_owned() })
 }
 
 /// What is multiplied, and what comes out. Sums are f32 always.

@@ -2,6 +2,7 @@
 //
 // PLIMSOLL_FAKE_CUDA_DEVICES    how many devices (1)
 // PLIMSOLL_FAKE_CUDA_MEMORY     bytes of each (1 GiB)
+// PLIMSOLL_FAKE_CUDA_GRAPHS     recordings that fit into memory at once (any number)
 // PLIMSOLL_FAKE_CUDA_CAPABILITY compute capability (9.0)
 // PLIMSOLL_FAKE_CUDA_SEED       the order threads run in (0)
 // CUDA_VISIBLE_DEVICES          as for real ones: ordinals or the beginnings of GPU-uuid, up to the first that is wrong

@@ -253,14 +253,26 @@ API CUresult cuThreadExchangeStreamCaptureMode(int* mode) {
     return CUDA_SUCCESS;
 }
 
+// How many recordings there is memory for, where that is set.
+static std::atomic<unsigned long long> instantiated{0};
+static unsigned long long most_instantiated() {
+    const char* text = std::getenv("PLIMSOLL_FAKE_CUDA_GRAPHS");
+    return text == nullptr ? ~0ull : std::strtoull(text, nullptr, 10);
+}
+
 API CUresult cuGraphInstantiateWithFlags(void** runnable, void* graph, unsigned long long) {
     CUresult result = usable();
+    if (result == CUDA_SUCCESS && instantiated.fetch_add(1) >= most_instantiated()) {
+        instantiated.fetch_sub(1);
+        result = CUDA_ERROR_OUT_OF_MEMORY;
+    }
     if (result == CUDA_SUCCESS) *runnable = new Graph(*static_cast<Graph*>(graph));
     return result;
 }
 API CUresult cuGraphUpload(void*, void*) { return usable(); }
 API CUresult cuGraphExecDestroy(void* runnable) {
     catch_up();
+    instantiated.fetch_sub(1);
     return delete static_cast<Graph*>(runnable), CUDA_SUCCESS;
 }
 API CUresult cuGraphDestroy(void* graph) { return delete static_cast<Graph*>(graph), CUDA_SUCCESS; }
