@@ -1,8 +1,11 @@
 //! Where the engine computes: what was asked for, what is there, and a model loaded on it.
 
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -194,28 +197,73 @@ impl Device {
         u32::try_from(engines + 1).unwrap_or(u32::MAX)
     }
 
-    /// Puts a model on each of the devices; `open` opens its source anew for each.
+    /// Puts a model on each of the devices, on all of them at once; `open` opens its source anew for each. Progress is that of all together.
     ///
     /// # Errors
     /// When it does not fit, or a file or a device fails.
     pub(super) fn load(
         self,
         libraries: &Libraries,
-        open: impl Fn() -> anyhow::Result<ModelSource>,
+        open: impl Fn() -> anyhow::Result<ModelSource> + Sync,
         wish: &ShapeWish,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> anyhow::Result<Vec<LoadedModel>> {
         match self {
             Self::Cpu(spec) => Ok(vec![LoadedModel::load(open()?, move || CpuDevice::open(spec), wish, progress)?]),
             Self::Cuda(spec, gpus) => {
-                let load = |gpu: &gpus::Gpu| {
-                    let gpu = Gpu::open(libraries, &CudaSpec { ordinal: gpu.ordinal, ..spec.clone() }).map_err(LoadError::from)?;
-                    Ok(LoadedModel::load(open()?, move || CudaDevice::open(&gpu), wish, progress)?)
-                };
-                gpus.iter().map(load).collect()
+                // One after the other: the first compiles the kernels, and the others find them in the cache.
+                let open_gpu = |gpu: &gpus::Gpu| Gpu::open(libraries, &CudaSpec { ordinal: gpu.ordinal, ..spec.clone() });
+                let gpus = gpus.iter().map(open_gpu).collect::<Result<Vec<_>, _>>().map_err(LoadError::from)?;
+                load_side_by_side(gpus, &open, wish, progress)
             }
         }
     }
+}
+
+/// Unwinds a thread that loads what nobody waits for any more: its loader has no other way to be told.
+struct Stopped;
+
+/// Loads on every GPU, each on a thread of its own. Where one fails, or `progress` unwinds, the others are stopped at their next tensor.
+fn load_side_by_side(
+    gpus: Vec<Arc<Gpu>>,
+    open: &(impl Fn() -> anyhow::Result<ModelSource> + Sync),
+    wish: &ShapeWish,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> anyhow::Result<Vec<LoadedModel>> {
+    thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        let mut done = vec![0; gpus.len()];
+        let load = |(place, gpu): (usize, Arc<Gpu>)| {
+            let tell = tell.clone();
+            scope.spawn(move || {
+                let mut progress = |at: LoadProgress| {
+                    if tell.send(Some((place, at))).is_err() {
+                        resume_unwind(Box::new(Stopped));
+                    }
+                };
+                let loaded = open().and_then(|source| Ok(LoadedModel::load(source, move || CudaDevice::open(&gpu), wish, &mut progress)?));
+                if loaded.is_err() {
+                    let _ = tell.send(None);
+                }
+                loaded
+            })
+        };
+        let loads = gpus.into_iter().enumerate().map(load).collect::<Vec<_>>();
+        drop(tell);
+        // Ends when all have loaded, or with the first failure.
+        while let Ok(Some((place, at))) = told.recv() {
+            done[place] = at.done;
+            progress(LoadProgress { done: done.iter().sum(), total: at.total * done.len() as u64 });
+        }
+        drop(told);
+        let ended = loads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>();
+        let ended = ended.into_iter().filter_map(|load| match load {
+            Ok(loaded) => Some(loaded),
+            Err(stopped) if stopped.is::<Stopped>() => None,
+            Err(panic) => resume_unwind(panic),
+        });
+        ended.collect()
+    })
 }
 
 /// The GPUs of these ordinals, each once; all of them where none is named.

@@ -129,7 +129,7 @@ fn load(
     device: &Device,
     libraries: &Libraries,
     plan: &StepsPlan,
-    open: impl Fn() -> anyhow::Result<ModelSource>,
+    open: impl Fn() -> anyhow::Result<ModelSource> + Sync,
     progress: Progress,
 ) -> anyhow::Result<LoadedModel> {
     let (blocks, tokens, sequences) = plan.most(BLOCK);

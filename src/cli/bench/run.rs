@@ -300,7 +300,7 @@ fn ceilings(device: &Device, args: &BenchArgs, drawn: &mut Drawn) -> anyhow::Res
 }
 
 fn engine(
-    open: impl Fn() -> anyhow::Result<ModelSource>,
+    open: impl Fn() -> anyhow::Result<ModelSource> + Sync,
     args: &BenchArgs,
     seed: u64,
     device: Device,
