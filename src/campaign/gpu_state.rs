@@ -111,6 +111,8 @@ fn judge_faults(gpu: &GpuWindow, gpus: usize, invalid: &mut Vec<Invalid>, findin
         ("ecc_corrected", "corrected memory errors", before.ecc_corrected, after.ecc_corrected),
         ("rows_remapped", "memory rows remapped for corrected errors", before.remapped_corrected, after.remapped_corrected),
         ("rows_remapped", "memory rows remapped for uncorrected errors", before.remapped_uncorrected, after.remapped_uncorrected),
+        ("nvlink_errors", "NVLink recoveries", before.nvlink_recoveries, after.nvlink_recoveries),
+        ("nvlink_errors", "NVLink checksum errors", before.nvlink_crc_errors, after.nvlink_crc_errors),
     ];
     for (code, what, before, after) in counters {
         if let (Some(count), Some(total)) = (risen(before, after), after.get()) {

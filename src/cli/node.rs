@@ -111,12 +111,13 @@ fn rows_of(gpu: &GpuRecord) -> Vec<(&'static str, String)> {
         (
             "",
             format!(
-                "ECC {}, MIG {}, persistence {}, PCIe generation {}, lanes {}",
+                "ECC {}, MIG {}, persistence {}, PCIe generation {}, lanes {}, NVLinks up {}",
                 switch(gpu.ecc),
                 switch(gpu.mig),
                 switch(gpu.persistence),
                 of(gpu.pcie_generation),
-                of(gpu.pcie_width)
+                of(gpu.pcie_width),
+                of(gpu.nvlinks)
             ),
         ),
     ];

@@ -70,6 +70,8 @@ pub struct GpuRecord {
     pub pcie_generation: Reading<(u32, u32)>,
     /// PCIe lanes: now and the most.
     pub pcie_width: Reading<(u32, u32)>,
+    /// NVLinks: those that are up, and those that it has.
+    pub nvlinks: Reading<(u32, u32)>,
     /// NUMA node that it hangs on.
     pub numa_node: Reading<u32>,
 }

@@ -121,6 +121,12 @@ pub struct FaultCounters {
     pub remapped_uncorrected: Reading<u64>,
     /// Packets that the PCIe link sent again.
     pub pcie_replays: Reading<u64>,
+    /// Packets that the NVLinks sent again, all links together.
+    pub nvlink_replays: Reading<u64>,
+    /// Times that NVLinks had to be brought up again.
+    pub nvlink_recoveries: Reading<u64>,
+    /// Checksums that were wrong on NVLinks, of control and of data.
+    pub nvlink_crc_errors: Reading<u64>,
 }
 
 /// Something with a value before and after.
@@ -243,6 +249,8 @@ pub struct GpuWindow {
     pub faults: BeforeAfter<FaultCounters>,
     /// The link to the host.
     pub link: Link,
+    /// NVLinks that were up, the fewest seen.
+    pub nvlinks_up: Reading<u32>,
     /// Every process that was seen on it.
     pub processes: Reading<Vec<GpuProcess>>,
     /// Faults that the driver reported since the level before.

@@ -65,6 +65,8 @@ pub struct Slow {
     pub faults: FaultCounters,
     /// The link to the host.
     pub link: Link,
+    /// NVLinks that are up.
+    pub nvlinks_up: Reading<u32>,
     /// Processes that compute on it.
     pub processes: Reading<Vec<GpuProcess>>,
     /// What the hardware counted since the look before.

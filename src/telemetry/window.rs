@@ -114,6 +114,7 @@ fn gpu_window(gpu: &GpuTimeline, named: &Named, interval: &Interval) -> GpuWindo
             sent_bytes_per_s: mean(slow().map(|slow| slow.link.sent_bytes_per_s)),
             received_bytes_per_s: mean(slow().map(|slow| slow.link.received_bytes_per_s)),
         },
+        nvlinks_up: smallest(slow().map(|slow| slow.nvlinks_up)),
         processes: processes(slow()),
         xids: Vec::new(),
         lost: gpu.lost.is_some_and(|lost| lost <= interval.to),
@@ -229,6 +230,11 @@ fn counted(mut readings: impl Iterator<Item = Reading<f64>> + Clone) -> Reading<
 fn largest<T: Ord + Copy>(readings: impl Iterator<Item = Reading<T>> + Clone) -> Reading<T> {
     let largest = readings.clone().filter_map(|reading| reading.get()).max();
     largest.map_or_else(|| Reading::none(why_none(readings)), Reading::Value)
+}
+
+fn smallest<T: Ord + Copy>(readings: impl Iterator<Item = Reading<T>> + Clone) -> Reading<T> {
+    let smallest = readings.clone().filter_map(|reading| reading.get()).min();
+    smallest.map_or_else(|| Reading::none(why_none(readings)), Reading::Value)
 }
 
 /// Why none of the readings has a value: what the last one says.

@@ -114,6 +114,20 @@ fn counters_that_another_profiler_holds_are_absent_and_not_taken_up_across_the_g
 }
 
 #[test]
+fn nvlinks_are_counted_by_their_state_and_errors_are_those_of_the_links_that_are_up() {
+    let fake =
+        FakeNvml::new("nvlinks 18\nnvlinks_up 17\nnvlink_replays 2\nnvlink_crc_flits 1\nnvlink_crc_data 3\nnvlink_recoveries.return 3");
+    let slow = source(&fake, &[0]).slow(0);
+    assert_eq!((slow.nvlinks_up, slow.faults.nvlink_replays), (Reading::Value(17), Reading::Value(34)));
+    assert_eq!((slow.faults.nvlink_crc_errors, slow.faults.nvlink_recoveries), (Reading::Value(68), Reading::none(Missing::NotSupported)));
+    let without = source(&FakeNvml::new(""), &[0]).slow(0);
+    assert_eq!(
+        (without.nvlinks_up, without.faults.nvlink_replays),
+        (Reading::none(Missing::NotSupported), Reading::none(Missing::NotSupported))
+    );
+}
+
+#[test]
 fn an_older_driver_without_power_fields_gives_power_by_its_own_call() {
     let fake = FakeNvml::new("fields.return 3\npower 250000");
     assert_eq!(source(&fake, &[0]).fast(0).power_w, Reading::Value(250.0));
@@ -220,7 +234,7 @@ fn a_library_that_does_not_fit_its_driver_says_what_to_do() {
 #[test]
 fn node_prints_every_gpu_and_what_is_worth_knowing_of_it() {
     let fake = FakeNvml::new(
-        "gpus 2\n1.name NVIDIA A100-SXM4-80GB\n1.persistence 0\n1.power_limit 300000\n1.power_limit_default 400000\n1.vbios.return 3",
+        "gpus 2\n0.nvlinks 18\n1.name NVIDIA A100-SXM4-80GB\n1.persistence 0\n1.power_limit 300000\n1.power_limit_default 400000\n1.vbios.return 3",
     );
     let node = |arguments: &[&str]| plimsoll().arg("node").args(arguments).env("PLIMSOLL_NVML", fake.library()).output().unwrap();
     let json = document(&node(&["--format", "json"]));
@@ -230,6 +244,7 @@ fn node_prints_every_gpu_and_what_is_worth_knowing_of_it() {
     let gpu = &telemetry["gpus"][1];
     assert_eq!((gpu["name"].as_str(), gpu["persistence"].as_bool()), (Some("NVIDIA A100-SXM4-80GB"), Some(false)));
     assert_eq!(gpu["vbios"]["missing"], "not_supported");
+    assert_eq!((&telemetry["gpus"][0]["nvlinks"], &gpu["nvlinks"]["missing"]), (&serde_json::json!([18, 18]), &"not_supported".into()));
     assert_eq!(gpu["power_range_w"], serde_json::json!([200.0, 700.0]));
     let codes = json["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(codes, ["persistence_off", "power_limit_lowered"]);
@@ -239,6 +254,7 @@ fn node_prints_every_gpu_and_what_is_worth_knowing_of_it() {
         "0: NVIDIA H100 80GB HBM3",
         "VBIOS not supported",
         "persistence off",
+        "NVLinks up 18 of 18",
         "nvidia-smi -pm 1",
     ] {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");

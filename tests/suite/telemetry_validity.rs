@@ -131,6 +131,8 @@ fn memory_that_gave_wrong_data_spoils_the_window_and_memory_that_mended_itself_i
     let (invalid, told) = judged(counted(of(5, 2, 0), of(5, 3, 0)));
     assert_eq!(invalid, vec![Invalid::UncorrectedEcc { gpu: UUID.to_owned(), errors: 1 }]);
     assert_eq!(told, ["hardware_memory"]);
+    let links = |errors| FaultCounters { nvlink_crc_errors: Reading::Value(errors), ..FaultCounters::default() };
+    assert_eq!(judged(counted(links(3), links(8))), (vec![], vec!["nvlink_errors".to_owned()]));
     assert_eq!(judged(counted(of(5, 2, 0), FaultCounters::default())), (vec![], vec![]), "an unknown counter has not risen");
 }
 

@@ -9,7 +9,7 @@ use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_
 use crate::record::clocks::Limits;
 use crate::record::gpu::{GpuInventory, GpuRecord, GpuSoftware, MigInstance};
 use crate::record::reading::Reading;
-use crate::telemetry::nvml::reading;
+use crate::telemetry::nvml::{nvlink, reading};
 
 /// Everything that does not change while a run goes on. A GPU that cannot be opened is left out.
 pub(super) fn inventory(nvml: &'static Nvml, library: &Path) -> GpuInventory {
@@ -51,6 +51,7 @@ fn gpu(index: u32, device: &Device<'static>) -> GpuRecord {
         persistence: reading(device.is_in_persistent_mode()),
         pcie_generation: both(device.current_pcie_link_gen(), device.max_pcie_link_gen()),
         pcie_width: both(device.current_pcie_link_width(), device.max_pcie_link_width()),
+        nvlinks: nvlink::states(device).map(|up| (up.iter().filter(|up| **up).count() as u32, up.len() as u32)),
         // The kernel knows it where the driver's own call is for another kind of memory.
         numa_node: Reading::default(),
     }

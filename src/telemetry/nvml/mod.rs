@@ -4,6 +4,7 @@
 //! own, because it may hang too.
 
 mod identity;
+mod nvlink;
 pub mod read;
 
 use std::fs;

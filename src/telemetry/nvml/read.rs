@@ -18,6 +18,7 @@ use nvml_wrapper::{Device, Nvml};
 use crate::record::gpu::GpuRecord;
 use crate::record::reading::{Missing, Reading};
 use crate::record::telemetry::{Activity, FaultCounters, GpuProcess, Link};
+use crate::telemetry::nvml::nvlink::{self, NvLinks};
 use crate::telemetry::nvml::{identity, reading, why};
 use crate::telemetry::sample::{Fast, Slow, XidEvent};
 use crate::telemetry::select::Selected;
@@ -210,6 +211,7 @@ impl Source for NvmlSource {
         let ecc = |kind: MemoryError| watched.read(|device| device.total_ecc_errors(kind, EccCounter::Volatile));
         let [remapped_corrected, remapped_uncorrected] = watched.fields([REMAPPED_CORRECTED, REMAPPED_UNCORRECTED]);
         let traffic = |counter| watched.read(|device| device.pcie_throughput(counter)).map(|kib_per_s| f64::from(kib_per_s) * KIB);
+        let nvlinks = watched.device().map_or_else(|error| NvLinks::none(why(&error)), nvlink::look);
         let none = |missing| Activity { dram: Reading::none(missing), sm: Reading::none(missing), tensor: Reading::none(missing) };
         Slow {
             limits: watched.device().map(identity::limits).unwrap_or_default(),
@@ -219,7 +221,11 @@ impl Source for NvmlSource {
                 remapped_corrected,
                 remapped_uncorrected,
                 pcie_replays: watched.read(Device::pcie_replay_counter).map(u64::from),
+                nvlink_replays: nvlinks.replays,
+                nvlink_recoveries: nvlinks.recoveries,
+                nvlink_crc_errors: nvlinks.crc_errors,
             },
+            nvlinks_up: nvlinks.up,
             link: Link {
                 generation: watched.read(Device::current_pcie_link_gen),
                 generation_max: watched.read(Device::max_pcie_link_gen),

@@ -250,6 +250,23 @@ int nvmlDeviceGetPcieThroughput(Device *device, unsigned counter, unsigned *out)
     return counter == 0 ? number_into(device, "pcie_tx", 1000, out) : number_into(device, "pcie_rx", 2000, out);
 }
 
+/* NVLinks: how many there are and how many of them, the first ones, are up; errors are those of each link. */
+int nvmlDeviceGetNvLinkState(Device *device, unsigned link, unsigned *up) {
+    ENTER(device->gpu, "nvlink");
+    unsigned long long links = number_of(script, device->gpu, "nvlinks", 0);
+    if (link >= links) return link == 0 ? NOT_SUPPORTED : INVALID_ARGUMENT;
+    *up = link < number_of(script, device->gpu, "nvlinks_up", links);
+    return SUCCESS;
+}
+int nvmlDeviceGetNvLinkErrorCounter(Device *device, unsigned link, unsigned counter, unsigned long long *out) {
+    static const char *const keys[] = {"nvlink_replays", "nvlink_recoveries", "nvlink_crc_flits", "nvlink_crc_data"};
+    if (counter >= sizeof keys / sizeof *keys) return NOT_SUPPORTED;
+    ENTER(device->gpu, keys[counter]);
+    if (link >= number_of(script, device->gpu, "nvlinks_up", number_of(script, device->gpu, "nvlinks", 0))) return NOT_SUPPORTED;
+    *out = number_of(script, device->gpu, keys[counter], 0);
+    return SUCCESS;
+}
+
 int nvmlDeviceGetTotalEccErrors(Device *device, unsigned type, unsigned counter, unsigned long long *out) {
     (void)counter;
     const char *key = type == 0 ? "ecc_corrected" : "ecc_uncorrected";
