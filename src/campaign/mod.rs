@@ -26,6 +26,7 @@ pub mod plan;
 pub mod progress;
 pub mod search;
 pub mod series;
+mod server_findings;
 pub mod servers;
 pub mod settle;
 pub mod steps;

@@ -6,6 +6,7 @@ use crate::campaign::headline::unresolved;
 use crate::campaign::interrupt::Signal;
 use crate::campaign::measure::Halt;
 use crate::campaign::plan::Plan;
+use crate::campaign::server_findings;
 use crate::node;
 use crate::record::finding::{Finding, Severity};
 use crate::record::level::{LevelRecord, Purpose};
@@ -44,6 +45,7 @@ fn findings(run: &RunRecord, plan: &Plan) -> Vec<Finding> {
         .extend(node::findings::of_distance(&run.node, |uuid| watched.is_some_and(|seen| seen.gpus.iter().any(|gpu| gpu.uuid == uuid))));
     findings.extend(counters::conflict(run));
     findings.extend(of_levels(run));
+    findings.extend(server_findings::of(run));
     if run.slo.as_ref().is_some_and(|slo| slo.source == SloSource::Default) {
         findings.push(Finding::new(
             "default_slo",

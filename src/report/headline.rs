@@ -10,6 +10,7 @@ use crate::record::slo::SloSource;
 use crate::record::telemetry::Telemetry;
 use crate::report::number::{percent, signed, three};
 use crate::report::paint::Tone;
+use crate::report::server;
 
 /// What was measured on what, as labels and values.
 pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
@@ -36,8 +37,10 @@ pub(super) fn header(run: &RunRecord) -> Vec<(&'static str, String)> {
         ),
     ];
     rows.push(("source", workload.source.clone()));
+    rows.extend(server::rows(run));
     let first = run.cold_start.first_request_ms.map_or(String::new(), |millis| format!(", first token after {} ms", three(millis)));
-    rows.push(("cold start", format!("weights ready after {} s{first}", three(run.cold_start.load_s))));
+    let ready = if run.server.is_some() { "the server answered" } else { "weights ready" };
+    rows.push(("cold start", format!("{ready} after {} s{first}", three(run.cold_start.load_s))));
     rows.extend(alone(run).map(|alone| ("alone", alone)));
     rows.extend(counted(run).map(|counted| ("counted", counted)));
     if let Some(slo) = slo(run) {

@@ -19,6 +19,7 @@ pub mod paint;
 mod picture;
 pub mod plan;
 mod prose;
+mod server;
 pub mod steps;
 
 use crate::capacity::plan::{Plan, PlanError, PlanInputs};

@@ -51,6 +51,7 @@ mod run_ahead;
 mod scenarios;
 mod search;
 mod search_coverage;
+mod server_bench;
 mod several;
 mod signals;
 mod sink;
