@@ -32,6 +32,7 @@ pub mod telemetry;
 
 // Floor 5.
 pub mod engine;
+pub mod interchange;
 pub mod node;
 pub mod report;
 pub mod store;

@@ -8,6 +8,7 @@ pub mod clocks;
 pub mod diagnosis;
 pub mod finding;
 pub mod gpu;
+pub mod imported;
 pub mod level;
 pub mod metric;
 pub mod node;
