@@ -24,6 +24,7 @@ pub fn findings(inputs: &PlanInputs) -> Vec<Finding> {
     found.extend(single_point_provisioning(inputs));
     found.extend(ignoring_latency(&inputs.throughput));
     found.extend(another_machine(&inputs.throughput));
+    found.extend(inputs.throughput.doubts.iter().cloned());
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     found
 }

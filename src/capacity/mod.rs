@@ -4,6 +4,7 @@
 
 pub mod antipattern;
 pub mod formula;
+pub mod imported;
 pub mod plan;
 pub mod scenario;
 pub mod throughput;

@@ -1,4 +1,5 @@
-//! `throughput_per_gpu` as a plan takes it: from a measured run, or typed by hand, and it says which.
+//! `throughput_per_gpu` as a plan takes it: from a measured run, another tool's result (`capacity::imported`), or typed by hand, and it
+//! says which.
 //!
 //! A plan divides by the lower end of the measured interval. Without an SLO, a confirmed or at least bracketed rate
 //! and a machine that held still, there is no number to plan with: the refusal says why and what to run.
@@ -6,6 +7,7 @@
 use serde::Serialize;
 
 use crate::curve::load_latency::{Reading, capacity_at};
+use crate::record::finding::Finding;
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::Slo;
 use crate::units::NotAQuantity;
@@ -19,6 +21,13 @@ pub enum Provenance {
     Measured {
         /// Its id.
         run: String,
+    },
+    /// Read from the result of another tool.
+    Imported {
+        /// Which.
+        tool: String,
+        /// As it was named.
+        file: String,
     },
     /// Given by the person who plans.
     Given,
@@ -38,6 +47,8 @@ pub enum Basis {
     PassingEnd,
     /// Read from the load-latency curve at another SLO than the one that was searched for, and as far below as the lower end is.
     FromCurve,
+    /// The best load level of another tool's result that meets the SLO.
+    ImportedLevel,
     /// The number as given.
     AsGiven,
 }
@@ -65,6 +76,9 @@ pub struct Throughput {
     pub quick: bool,
     /// Whether the run went to its end.
     pub run_complete: bool,
+    /// What is known against an imported number; a plan has them among its findings.
+    #[serde(skip)]
+    pub doubts: Vec<Finding>,
 }
 
 /// There is nothing to plan with. Each kind ends the process with a code of its own.
@@ -120,6 +134,7 @@ impl Throughput {
             device_noun: "GPU",
             quick: false,
             run_complete: true,
+            doubts: Vec::new(),
         }
     }
 
@@ -153,6 +168,7 @@ impl Throughput {
             device_noun: run.target.device_noun(),
             quick: run.quick,
             run_complete: run.status == RunStatus::Complete,
+            doubts: Vec::new(),
         })
     }
 }

@@ -12,8 +12,10 @@ mod device;
 pub mod doctor;
 mod engine_args;
 pub mod exit;
+pub mod export;
 mod failure;
 pub mod generate;
+pub mod import;
 mod kernel_cache;
 mod length_of_time;
 mod loading;
@@ -91,6 +93,10 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Plan capacity from a run: the formula, for each peak to be ready for
     Plan(plan::PlanArgs),
+    /// Write a run in another tool's form: vLLM, AIPerf, GuideLLM, HDR histograms, Parquet
+    Export(export::ExportArgs),
+    /// Read what another tool measured: vLLM, AIPerf, GuideLLM, InferenceX
+    Import(import::ImportArgs),
     /// Measure what the device can do at most: the denominators of every share of a ceiling
     Ceilings(ceilings::CeilingsArgs),
     /// Time whole steps of the engine beside the least that the machine could take for them
@@ -157,6 +163,8 @@ impl Verb {
             Self::Bench(args) => bench::run(args, arguments, out),
             Self::Generate(args) => generate::run(args, out),
             Self::Plan(args) => plan::run(args, out),
+            Self::Export(args) => export::run(args, out),
+            Self::Import(args) => import::run(args, out),
             Self::Ceilings(args) => ceilings::run(args, out),
             Self::Steps(args) => steps::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),

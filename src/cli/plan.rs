@@ -1,13 +1,16 @@
-//! `plimsoll plan`: what the capacity formula makes of a run, or of a rate given by hand.
+//! `plimsoll plan`: what the capacity formula makes of a run, of another tool's result, or of a rate given by hand.
 
-use anyhow::Context;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
 
 use crate::capacity::plan::{Plan, PlanInputs};
 use crate::capacity::throughput::Throughput;
 use crate::cli::demand::{DemandArgs, read_throughput};
-use crate::cli::exit::Exit;
-use crate::cli::runs;
+use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::terminal::{Format, Terminal};
+use crate::cli::{import, runs};
 use crate::record::slo::{Slo, SloError, SloSource};
 use crate::report::paint::Paint;
 use crate::report::{self, Look};
@@ -20,17 +23,21 @@ use crate::units::rate::CallRatePerGpu;
     plimsoll plan --average-rps 40 --recompute 1.3\n  \
     plimsoll plan 01J9 --peak-rps 100 --peak-window 1m --gpus-per-replica 4\n  \
     plimsoll plan latest --slo 'ttft:p99<1000ms'\n  \
+    plimsoll plan benchmarks.json --slo 'ttft:p99<1000ms' --gpus 4\n  \
     plimsoll plan --throughput-per-gpu 8 --average-rps 40 --scenario 'Black Friday=7'")]
 pub struct PlanArgs {
-    /// An id, its first letters, `latest`, or a run folder
-    #[arg(default_value = "latest", conflicts_with = "throughput_per_gpu")]
-    run: String,
+    /// An id, its first letters, `latest`, a run folder, or files that another tool wrote (see `import`)
+    #[arg(default_value = "latest", conflicts_with = "throughput_per_gpu", value_name = "RUN|FILE")]
+    runs: Vec<String>,
     /// Plan with this rate, inference calls/s per GPU within the SLO, instead of a run's
     #[arg(long, value_name = "RATE", value_parser = read_throughput)]
     throughput_per_gpu: Option<CallRatePerGpu>,
-    /// Plan at another SLO than the run's, read from its load-latency curve without a new run
+    /// Plan at another SLO than the run's, read from its load-latency curve without a new run; of files the SLO to judge them by
     #[arg(long, value_name = "SLO", conflicts_with = "throughput_per_gpu", value_parser = read_slo)]
     slo: Option<Slo>,
+    /// GPUs that the deployment behind files of another tool owns [default: what they say]
+    #[arg(long, value_name = "COUNT", conflicts_with = "throughput_per_gpu", allow_negative_numbers = true)]
+    gpus: Option<NonZeroU32>,
     #[command(flatten)]
     demand: DemandArgs,
 }
@@ -43,7 +50,7 @@ pub fn run(args: &PlanArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let format = out.format_among(&[Format::Text, Format::Json, Format::Markdown])?;
     let throughput = match args.throughput_per_gpu {
         Some(rate) => Throughput::given(rate),
-        None => measured(&args.run, args.slo.as_ref(), out)?,
+        None => of_runs(args, out)?,
     };
     let plan = Plan::of(args.demand.apply(PlanInputs::assumed(throughput)))?;
     match format {
@@ -52,6 +59,26 @@ pub fn run(args: &PlanArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
         _ => out.print(report::plan::text(&plan, Look { width: out.width(), paint: Paint::Colour }))?,
     }
     Ok(Exit::Good)
+}
+
+/// By what the names are: one run, or files of another tool.
+fn of_runs(args: &PlanArgs, out: &Terminal) -> anyhow::Result<Throughput> {
+    let are_files = args.runs.iter().all(|name| Path::new(name).is_file());
+    let refuse = |why: &str| Err(anyhow!("{why}")).exit_with(Exit::Usage);
+    match (args.runs.as_slice(), &args.slo) {
+        (_, Some(slo)) if are_files => imported(args, slo),
+        (_, None) if are_files => {
+            refuse("a file of another tool has no SLO of its own. Give one to judge it by, such as `--slo 'ttft:p99<1000ms'`")
+        }
+        ([_], _) if args.gpus.is_some() => refuse("`--gpus` is for files of another tool: a run knows its devices. Leave it out"),
+        ([run], slo) => measured(run, slo.as_ref(), out),
+        _ => refuse("a plan is made from one run, or from files of another tool that are there. Check the names"),
+    }
+}
+
+fn imported(args: &PlanArgs, slo: &Slo) -> anyhow::Result<Throughput> {
+    let results = args.runs.iter().map(|file| import::read(Path::new(file), None)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Throughput::imported(&results, slo, args.gpus)?)
 }
 
 fn measured(name: &str, slo: Option<&Slo>, out: &Terminal) -> anyhow::Result<Throughput> {

@@ -11,6 +11,7 @@ pub mod diagnosis;
 mod gpus;
 mod grid;
 mod headline;
+pub mod imported;
 pub mod json;
 mod levels;
 pub mod markdown;

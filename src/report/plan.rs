@@ -124,6 +124,7 @@ fn inputs(plan: &Plan) -> Grid {
 fn provenance(provenance: &Provenance) -> (String, Tone) {
     let (word, tone) = match provenance {
         Provenance::Measured { .. } => ("measured", Tone::Good),
+        Provenance::Imported { .. } => ("imported", Tone::Doubtful),
         Provenance::Given => ("given", Tone::Usual),
         Provenance::Assumed => ("assumed", Tone::Doubtful),
         Provenance::Default => ("default", Tone::Doubtful),
@@ -138,6 +139,7 @@ fn throughput_provenance(throughput: &Throughput) -> (String, Tone) {
         Basis::LowerEnd => format!(", lower end of {ends}"),
         Basis::PassingEnd => format!(", passing end of {ends}"),
         Basis::FromCurve => format!(", read from the curve, lower end of {ends}"),
+        Basis::ImportedLevel => ", best level within the SLO".to_owned(),
         Basis::AsGiven => String::new(),
     };
     (from + &basis, tone)
@@ -199,9 +201,11 @@ fn lasts(lasts: Lasts) -> &'static str {
 fn beside(plan: &Plan) -> Vec<(&'static str, String)> {
     let throughput = &plan.inputs.throughput;
     let mut lines = Vec::new();
-    if let Provenance::Measured { run } = &throughput.provenance {
-        let slo = throughput.slo.as_ref().map_or(String::new(), |slo| format!(", within {slo}"));
-        lines.push(("measured", format!("run {run}{slo}")));
+    let slo = throughput.slo.as_ref().map_or(String::new(), |slo| format!(", within {slo}"));
+    match &throughput.provenance {
+        Provenance::Measured { run } => lines.push(("measured", format!("run {run}{slo}"))),
+        Provenance::Imported { tool, file } => lines.push(("imported", format!("from {tool}, `{file}`{slo}"))),
+        _ => {}
     }
     if let (Some((_, high)), Some(largest)) = (throughput.ends, largest(plan)) {
         let point = three(throughput.point.get());

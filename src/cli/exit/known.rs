@@ -6,6 +6,7 @@ use std::io;
 use crate::campaign::instruments::GpuBusy;
 use crate::campaign::interrupt::Signal;
 use crate::campaign::measure::{Halt, TargetHangs};
+use crate::capacity::imported::NoImported;
 use crate::capacity::plan::PlanError;
 use crate::capacity::scenario::ScenarioError;
 use crate::capacity::throughput::NoCapacity;
@@ -15,6 +16,7 @@ use crate::engine::limits::RequestError;
 use crate::engine::loading::OpenModelError;
 use crate::engine::weights::LoadError;
 use crate::http::client::ExchangeError;
+use crate::interchange::error::{ExportError, ImportError};
 use crate::model::keys::ConfigError;
 use crate::model::safetensors::WeightsError;
 use crate::model::tokenizer::TokenizerError;
@@ -56,6 +58,7 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<TraceError>(),
         |link| link.is::<TableError>(),
         |link| link.is::<ReadError>(),
+        |link| link.is::<ImportError>(),
     ];
     const USAGE: &[fn(&(dyn Error + 'static)) -> bool] = &[
         |link| link.is::<SloError>(),
@@ -93,6 +96,8 @@ fn by_value(link: &(dyn Error + 'static)) -> Option<Exit> {
         .or_else(|| link.downcast_ref().map(of_load))
         .or_else(|| link.downcast_ref().map(of_start))
         .or_else(|| link.downcast_ref().map(of_no_capacity))
+        .or_else(|| link.downcast_ref().map(of_no_imported))
+        .or_else(|| link.downcast_ref().map(of_export))
         .or_else(|| link.downcast_ref().map(of_halt))
         .or_else(|| link.downcast_ref().and_then(of_io))
 }
@@ -165,6 +170,21 @@ fn of_no_capacity(error: &NoCapacity) -> Exit {
         NoCapacity::SloUnmet { .. } => Exit::GateFailed,
         NoCapacity::Invalid { .. } => Exit::Invalid,
         NoCapacity::Undecided { .. } => Exit::Inconclusive,
+    }
+}
+
+fn of_no_imported(error: &NoImported) -> Exit {
+    match error {
+        NoImported::GpusNotStated { .. } => Exit::Usage,
+        NoImported::Percentile { .. } | NoImported::NoRate { .. } => Exit::BadInput,
+        NoImported::SloUnmet { .. } => Exit::GateFailed,
+    }
+}
+
+fn of_export(error: &ExportError) -> Exit {
+    match error {
+        ExportError::NoRequestLog { .. } | ExportError::NoLevel { .. } => Exit::BadInput,
+        ExportError::Encode { .. } => Exit::Internal,
     }
 }
 
