@@ -31,6 +31,8 @@ fn request(index: u64) -> RequestRecord {
         sent: Some(intended + Nanos::from_millis(2)),
         admitted: None,
         first_byte: Some(first),
+        made_tokens: None,
+        token_count: None,
         first_token: chunks.first().map(|chunk| chunk.at),
         last_token: chunks.last().map(|chunk| chunk.at),
         end: first + Nanos::from_millis(41),

@@ -46,6 +46,7 @@ mod plain_device;
 mod plan;
 mod published_traces;
 mod queueing;
+mod real_server;
 mod report;
 mod request_log;
 mod resume;
