@@ -75,9 +75,15 @@ fn called(text: &str, prefix: &str) -> BTreeSet<String> {
 #[test]
 fn every_symbol_that_is_called_is_checked_when_its_library_is_opened() {
     let mut text = String::new();
-    for folder in ["src/nvidia", "src/device/cuda"] {
-        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
-            text.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let mut folders = ["src/nvidia", "src/device/cuda"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
         }
     }
     for (prefix, checked) in [("cu", symbols::DRIVER), ("nvrtc", symbols::NVRTC), ("cublasLt", symbols::CUBLASLT)] {
