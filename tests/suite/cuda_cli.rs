@@ -89,6 +89,17 @@ fn without_a_compiler_the_embedded_kernels_are_tried_and_their_refusal_names_wha
 }
 
 #[test]
+fn a_compiler_that_refuses_a_kernel_is_quoted_with_the_architecture_and_nothing_slower_is_taken_silently() {
+    let Some(libraries) = fake_cuda::folder() else { return };
+    let log = "vector.cuh(7): error: identifier is undefined";
+    let refused = generate(&libraries, "cuda:0", |command| command.env("PLIMSOLL_FAKE_NVRTC_REFUSES", log));
+    assert_eq!(refused.status.code(), Some(69), "{}", stderr(&refused));
+    let said = stderr(&refused) + &stdout(&refused);
+    assert!(said.contains("--gpu-architecture=sm_90") && said.contains(log), "{said}");
+    assert!(said.contains("the embedded kernels do not serve either"), "{said}");
+}
+
+#[test]
 fn every_level_on_a_gpu_is_joined_to_what_that_very_gpu_did() {
     let Some(libraries) = fake_cuda::folder() else { return };
     // The other one stands first in the library's order: GPUs are joined by UUID, never by position.

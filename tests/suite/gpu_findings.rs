@@ -2,7 +2,7 @@
 
 use plimsoll::campaign::{bandwidth, counters};
 use plimsoll::node;
-use plimsoll::record::gpu::{GpuInventory, GpuRecord};
+use plimsoll::record::gpu::{GpuInventory, GpuRecord, MigInstance};
 use plimsoll::record::level::{Distribution, Latency, LevelRecord, Purpose};
 use plimsoll::record::node::{GpuTelemetry, NodeRecord};
 use plimsoll::record::reading::{Missing, Reading};
@@ -124,4 +124,16 @@ fn a_gpu_of_the_other_socket_is_told_where_no_core_near_it_may_be_used() {
     assert!(remote[0].1.contains("GPU 1 (H100) hangs on NUMA node 1") && remote[0].1.contains("cores of node 0 only"), "{remote:?}");
     assert_eq!(told("0-63", "GPU-0 GPU-1"), []);
     assert_eq!(told("0-15", "GPU-0"), [], "a GPU that is not used does not matter");
+}
+
+#[test]
+fn a_gpu_that_is_cut_into_instances_is_told_with_each_of_them() {
+    let instance = |name: &str| MigInstance { uuid: format!("MIG-{name}"), name: name.to_owned(), ..MigInstance::default() };
+    let instances = vec![instance("1g.10gb"), instance("3g.40gb")];
+    let gpu = GpuRecord { name: "H100".to_owned(), mig: Reading::Value(true), instances, ..GpuRecord::default() };
+    let found = node::findings::of(&GpuTelemetry::Available(GpuInventory { gpus: vec![gpu], ..GpuInventory::default() }));
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(finding.code, "mig");
+    assert!(finding.evidence.contains("2 instances: 1g.10gb (MIG-1g.10gb), 3g.40gb"), "{}", finding.evidence);
+    assert!(finding.next_step.contains("never compare it with a whole GPU, or divide it by GPUs"), "{}", finding.next_step);
 }
