@@ -211,10 +211,20 @@ impl Answer {
             tokens = self.apply(read, per_event);
             self.finished |= self.failure.is_none();
         }
+        tokens += self.without_text();
         if self.failure.is_none() {
             self.failure = self.incomplete();
         }
         Heard { tokens, ended: true, reusable: head.keep_alive }
+    }
+
+    /// Tokens of an answer that had no text to send, such as parts of a character: they came with its end.
+    fn without_text(&mut self) -> u32 {
+        let told = self.usage.map_or(0, |usage| usage.output);
+        if self.reckoning.events > 0 || told == 0 || self.failure.is_some() {
+            return 0;
+        }
+        self.reckoning.take(1, Some(told), &TokensPerEvent::default())
     }
 
     /// What a whole answer without an error of its own lacks.

@@ -192,7 +192,7 @@ impl Probe<'_> {
     fn word_rate(&self, manner: &Manner) -> Result<WordRate, DiscoverError> {
         let mut counts = Vec::new();
         for words in [32, 160] {
-            let asked = self.ask(manner, u64::from(words), words, 1)?;
+            let asked = self.ask(manner, u64::from(words), words, 4)?;
             match asked.count.prompt_by_usage {
                 Some(tokens) => counts.push((words, tokens)),
                 None => return Ok(WordRate::default()),
@@ -203,8 +203,8 @@ impl Probe<'_> {
 
     /// The same prompt twice.
     fn repeat(&self, manner: &Manner) -> Result<Option<RepeatProbe>, DiscoverError> {
-        let first = self.ask(manner, 7, REPEATED, 1)?;
-        let second = self.ask(manner, 7, REPEATED, 1)?;
+        let first = self.ask(manner, 7, REPEATED, 4)?;
+        let second = self.ask(manner, 7, REPEATED, 4)?;
         let (Some(first_ttft), Some(second_ttft)) = (first.ttft, second.ttft) else { return Ok(None) };
         Ok(Some(RepeatProbe {
             prompt_tokens: second.count.prompt_by_usage.unwrap_or(REPEATED),
