@@ -5,6 +5,7 @@
 
 mod answer;
 mod connection;
+mod intake;
 mod pages;
 mod request;
 pub(crate) mod script;
