@@ -43,6 +43,7 @@ pub mod target;
 
 // Floor 7.
 pub mod load;
+pub mod serve;
 
 // Floor 8: joins the measuring and the judging wing.
 pub mod campaign;

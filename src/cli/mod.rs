@@ -27,6 +27,7 @@ pub mod plan;
 pub mod progress;
 mod report;
 pub mod runs;
+pub mod serve_model;
 pub mod signals;
 pub mod steps;
 pub mod terminal;
@@ -91,6 +92,8 @@ enum Verb {
     Bench(Box<bench::args::BenchArgs>),
     /// Generate tokens from a model, as a check of the engine
     Generate(generate::GenerateArgs),
+    /// Serve the built-in engine as an OpenAI-compatible endpoint, for any client to measure
+    ServeModel(serve_model::ServeModelArgs),
     /// Plan capacity from a run: the formula, for each peak to be ready for
     Plan(plan::PlanArgs),
     /// Write a run in another tool's form: vLLM, AIPerf, GuideLLM, HDR histograms, Parquet
@@ -162,6 +165,7 @@ impl Verb {
         match self {
             Self::Bench(args) => bench::run(args, arguments, out),
             Self::Generate(args) => generate::run(args, out),
+            Self::ServeModel(args) => serve_model::run(args, out),
             Self::Plan(args) => plan::run(args, out),
             Self::Export(args) => export::run(args, out),
             Self::Import(args) => import::run(args, out),

@@ -209,6 +209,12 @@ impl KvBlocks {
         sequence.num_published_blocks = full;
     }
 
+    /// Finds no content again that was computed so far. Who holds blocks keeps them.
+    pub fn forget(&mut self) {
+        self.by_content.clear();
+        self.blocks.iter_mut().for_each(|block| block.content = None);
+    }
+
     /// Takes all blocks from `sequence`, if it has any; those nobody else holds are free.
     pub fn deallocate(&mut self, sequence: &mut Sequence) {
         self.releases += u64::from(!sequence.block_table.is_empty());

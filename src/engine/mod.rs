@@ -102,6 +102,11 @@ impl Engine {
         self.scheduler.cancel(key)
     }
 
+    /// Computes every prefix anew that is asked for from now on.
+    pub fn forget_prefixes(&mut self) {
+        self.scheduler.forget_prefixes();
+    }
+
     /// Computes the next tokens of as many sequences as fit; whether there was anything to do. When it runs ahead the tokens
     /// it tells are those of the step before, and the last step's are told as soon as there is no other to launch.
     ///

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use crate::engine::EngineEvent;
 use crate::engine::kv_blocks::{KvBlocks, PrefixReuse};
-use crate::engine::sequence::{EndOfSequence, EngineRequest, Sequence};
+use crate::engine::sequence::{EngineRequest, Sequence};
 
 /// The shape of an engine: how much it batches and how it divides its cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,17 @@ impl Scheduler {
     #[must_use]
     pub fn kv_blocks(&self) -> &KvBlocks {
         &self.kv_blocks
+    }
+
+    /// Sequences in the running batch: those that hold blocks.
+    #[must_use]
+    pub fn num_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Computes every prefix anew that is asked for from now on.
+    pub fn forget_prefixes(&mut self) {
+        self.kv_blocks.forget();
     }
 
     /// Whether no sequence is in flight, nor a step under way.
@@ -240,7 +251,7 @@ impl Scheduler {
             self.counters.decode_tokens += 1;
             self.reported.push(Some(sequence.key));
             observe(EngineEvent::Token { key: sequence.key, token });
-            let stopped = sequence.end_of_sequence == EndOfSequence::Stop && self.eos_token_ids.contains(&token);
+            let stopped = sequence.may_stop() && self.eos_token_ids.contains(&token);
             if stopped || (sequence.is_complete() && sequence.is_known()) {
                 observe(EngineEvent::Finished { key: sequence.key });
                 self.release(index);

@@ -11,6 +11,8 @@ use crate::workload::request::Sampling;
 pub enum EndOfSequence {
     /// It does.
     Stop,
+    /// It does once so many tokens are generated, its own among them; before, it is a token like any other.
+    StopAfter(u32),
     /// It is a token like any other (`ignore_eos`): neither stopped at nor forbidden, so that lengths are forced.
     Ignore,
 }
@@ -137,6 +139,16 @@ impl Sequence {
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.num_known_tokens == self.token_ids.len()
+    }
+
+    /// Whether the token learned last ends it, should that be an end-of-sequence id.
+    #[must_use]
+    pub fn may_stop(&self) -> bool {
+        match self.end_of_sequence {
+            EndOfSequence::Stop => true,
+            EndOfSequence::StopAfter(tokens) => self.num_known_tokens - self.num_prompt_tokens >= tokens as usize,
+            EndOfSequence::Ignore => false,
+        }
     }
 
     /// Whether the step being prepared computes its newest token, so that the next one will be chosen.

@@ -22,6 +22,7 @@ use crate::model::safetensors::WeightsError;
 use crate::model::tokenizer::TokenizerError;
 use crate::node::telemetry::NoTelemetry;
 use crate::record::slo::SloError;
+use crate::serve::ServeError;
 use crate::store::atomic::WriteError;
 use crate::store::lock::LockError;
 use crate::store::request_log::reader::ReadError;
@@ -78,6 +79,7 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<NotReady>(),
         |link| link.is::<DiscoverError>(),
     ];
+        &[|link| link.is::<TargetHangs>(), |link| link.is::<NoTelemetry>(), |link| link.is::<UnknownGpu>(), |link| link.is::<ServeError>()];
     const BUSY: &[fn(&(dyn Error + 'static)) -> bool] = &[|link| link.is::<GpuBusy>()];
     let any = |types: &[fn(&(dyn Error + 'static)) -> bool]| types.iter().any(|is| is(link));
     (any(BAD_INPUT).then_some(Exit::BadInput))
