@@ -94,6 +94,7 @@ pub fn run(args: &ServeModelArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
         reserved.address()
     );
     let service = Service::start(model.engine().context("cannot make an engine")?, served)?;
+    let listener = reserved.listen()?;
     let mut stops = Stops::watch()?;
     let (tell_stop, told_stop) = tokio::sync::oneshot::channel();
     runtime.spawn(async move {
@@ -112,7 +113,7 @@ pub fn run(args: &ServeModelArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     if out.progress() != Progress::Silent {
         terminal::note(said);
     }
-    runtime.block_on(serve::serve(reserved, service, stop))?;
+    runtime.block_on(serve::serve(listener, service, stop))?;
     Ok(asked.into())
 }
 

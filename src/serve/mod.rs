@@ -28,7 +28,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::serve::asked::Endpoint;
 use crate::serve::failure::Failure;
@@ -87,16 +87,23 @@ impl Reserved {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Lets clients in, who wait until they are served. Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen(self) -> Result<TcpListener, ServeError> {
+        self.socket.listen(BACKLOG).map_err(|problem| ServeError::Listen { address: self.address.to_string(), problem })
+    }
 }
 
 /// Serves until `stop` is ready, then lets requests in flight end for up to ten seconds. Needs a tokio runtime around it.
 ///
 /// # Errors
-/// When the address cannot be listened on, or the engine ends by itself.
-pub async fn serve(reserved: Reserved, service: Arc<Service>, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-    let unheard = |problem| ServeError::Listen { address: reserved.address.to_string(), problem };
-    // A client that waits for a token waits for no acknowledgement of the one before.
-    let listener = reserved.socket.listen(BACKLOG).map_err(unheard)?.tap_io(|stream| drop(stream.set_nodelay(true)));
+/// When the engine ends by itself.
+pub async fn serve(listener: TcpListener, service: Arc<Service>, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+    // A token waits for no acknowledgement of the one before.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let (tell_stop, told_stop) = tokio::sync::oneshot::channel::<()>();
     let graceful = axum::serve(listener, router(Arc::clone(&service))).with_graceful_shutdown(async move { drop(told_stop.await) });
     let mut serving = tokio::spawn(async move { graceful.await });

@@ -2,54 +2,22 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::openai::script::{Behaviour, Content, End, Endpoint, Flavour, Framing, Role, Usage};
 use crate::support::openai::truth::Ended;
 use crate::support::openai::{OpenAiServer, Settings, wire};
-
-/// Longer than any answer here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::raw_http::{self, PATIENCE, dechunked, post, until};
 
 fn connect(server: &OpenAiServer) -> TcpStream {
-    let stream = TcpStream::connect(server.addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-fn request(path: &str, body: &Value, headers: &str) -> String {
-    let body = body.to_string();
-    format!("POST {path} HTTP/1.1\r\nhost: fake\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
+    raw_http::connect(server.addr)
 }
 
 /// Everything up to the end of the connection, and whether that was an end rather than a reset.
 fn answer(server: &OpenAiServer, path: &str, body: &Value) -> (String, bool) {
-    let mut stream = connect(server);
-    stream.write_all(request(path, body, "connection: close\r\nx-request-id: one\r\n").as_bytes()).unwrap();
-    let mut bytes = Vec::new();
-    let ended = stream.read_to_end(&mut bytes);
-    if let Err(error) = &ended {
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    }
-    (String::from_utf8(bytes).unwrap(), ended.is_ok())
-}
-
-/// The body of a chunked response, and whether it has its end.
-fn dechunked(response: &str) -> (String, bool) {
-    let (head, mut rest) = response.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains("transfer-encoding: chunked"), "{head}");
-    let mut body = String::new();
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            return (body, after == "\r\n");
-        }
-        body += &after[..size];
-        rest = after[size..].strip_prefix("\r\n").unwrap();
-    }
-    (body, false)
+    raw_http::exchange(server.addr, &post(path, body, "connection: close\r\nx-request-id: one\r\n"))
 }
 
 /// The data of each event.
@@ -100,7 +68,7 @@ fn a_stream_has_an_event_for_each_token_then_usage_and_the_truth_agrees() {
 fn a_connection_serves_one_request_after_another() {
     let server = OpenAiServer::start(|_| Behaviour { framing: Framing::Length, ..Behaviour::default() });
     let mut stream = connect(&server);
-    let asked = request("/v1/completions", &completion(3), "");
+    let asked = post("/v1/completions", &completion(3), "");
     // The third one comes in two halves.
     stream.write_all([&*asked, &*asked, &asked[..90]].concat().as_bytes()).unwrap();
     std::thread::sleep(Duration::from_millis(5));
@@ -229,23 +197,13 @@ fn a_response_ends_as_scripted() {
     for (end, bytes) in [(End::Stall, true), (End::NeverAnswer, false)] {
         let server = OpenAiServer::start(move |_| Behaviour { end, end_after: Some(1), ..Behaviour::default() });
         let mut stream = connect(&server);
-        stream.write_all(request("/v1/completions", &completion(4), "").as_bytes()).unwrap();
+        stream.write_all(post("/v1/completions", &completion(4), "").as_bytes()).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
         let mut read = Vec::new();
         assert_eq!(stream.read_to_end(&mut read).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert_eq!((!read.is_empty(), server.truth().requests[0].ended), (bytes, Ended::Open));
         drop(stream);
         until(|| server.truth().requests[0].ended == Ended::ClientGone);
-    }
-}
-
-/// Waits for what another thread will soon do.
-#[track_caller]
-fn until(done: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -258,7 +216,7 @@ fn times_are_kept_and_never_early() {
         ..Behaviour::default()
     };
     let server = OpenAiServer::start(move |_| behaviour.clone());
-    let began = Instant::now();
+    let began = std::time::Instant::now();
     answer(&server, "/v1/completions", &completion(5));
     assert!(began.elapsed() >= Duration::from_millis(36));
     let one = &server.stop().requests[0];
@@ -282,11 +240,7 @@ fn refusals_have_openais_error_and_their_headers() {
 }
 
 fn get(server: &OpenAiServer, method: &str, path: &str) -> String {
-    let mut stream = connect(server);
-    stream.write_all(format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n\r\n").as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+    raw_http::exchange(server.addr, &format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n\r\n")).0
 }
 
 #[test]
@@ -299,7 +253,7 @@ fn the_whole_server_can_be_full_closed_frozen_killed_and_started_again() {
     let server = OpenAiServer::with(settings, Box::new(stalls)).unwrap();
     assert!(get(&server, "GET", "/v1/models").contains("\"max_model_len\":8192"));
     let mut holds = connect(&server);
-    holds.write_all(request("/v1/completions", &completion(1), "").as_bytes()).unwrap();
+    holds.write_all(post("/v1/completions", &completion(1), "").as_bytes()).unwrap();
     until(|| server.truth().requests.len() == 1);
     assert!(get(&server, "GET", "/metrics").contains("vllm:num_requests_running{engine=\"0\",model_name=\"fake\"} 1.0\n"));
     assert!(answer(&server, "/v1/completions", &completion(2)).0.starts_with("HTTP/1.1 429"));
@@ -334,7 +288,7 @@ fn a_socket_in_the_file_system_will_do() {
     let settings = Settings { path: Some(path.clone()), ..Settings::default() };
     let _server = OpenAiServer::with(settings, Box::new(|_| Behaviour::default())).unwrap();
     let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
-    stream.write_all(request("/v1/completions", &completion(2), "connection: close\r\n").as_bytes()).unwrap();
+    stream.write_all(post("/v1/completions", &completion(2), "connection: close\r\n").as_bytes()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(dechunked(&text).1);

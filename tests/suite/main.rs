@@ -54,6 +54,8 @@ mod run_ahead;
 mod scenarios;
 mod search;
 mod search_coverage;
+mod serve_model;
+mod serve_model_ends;
 mod server_bench;
 mod several;
 mod signals;

@@ -78,8 +78,8 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<ExchangeError>(),
         |link| link.is::<NotReady>(),
         |link| link.is::<DiscoverError>(),
+        |link| link.is::<ServeError>(),
     ];
-        &[|link| link.is::<TargetHangs>(), |link| link.is::<NoTelemetry>(), |link| link.is::<UnknownGpu>(), |link| link.is::<ServeError>()];
     const BUSY: &[fn(&(dyn Error + 'static)) -> bool] = &[|link| link.is::<GpuBusy>()];
     let any = |types: &[fn(&(dyn Error + 'static)) -> bool]| types.iter().any(|is| is(link));
     (any(BAD_INPUT).then_some(Exit::BadInput))

@@ -5,6 +5,7 @@ pub(crate) mod fake_nvml;
 pub(crate) mod host_gpu;
 #[path = "../../fakes/openai/mod.rs"]
 pub(crate) mod openai;
+pub(crate) mod raw_http;
 pub(crate) mod records;
 
 use std::ffi::OsStr;
