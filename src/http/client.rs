@@ -13,6 +13,7 @@ use crate::http::body::Body;
 use crate::http::endpoint::{Address, Endpoint, Unresolved};
 use crate::http::head::{Head, NoHttp};
 use crate::http::stream::Stream;
+use crate::http::tls::SessionError;
 
 /// Longest body that is read.
 const BODY_AT_MOST: usize = 64 << 20;
@@ -69,6 +70,14 @@ pub enum ExchangeError {
         endpoint: String,
         /// How.
         problem: io::Error,
+    },
+    /// It is not encrypted as was wanted.
+    #[error("no encrypted connection to {endpoint}: {problem}")]
+    Encryption {
+        /// With whom.
+        endpoint: String,
+        /// Why not.
+        problem: SessionError,
     },
     /// No answer in time.
     #[error("{endpoint} did not answer within {seconds:.1} s")]
@@ -206,6 +215,9 @@ impl Client {
     }
 
     fn broken(&self, problem: io::Error) -> ExchangeError {
+        if let Some(session) = problem.get_ref().and_then(|inner| inner.downcast_ref::<SessionError>()) {
+            return ExchangeError::Encryption { endpoint: self.endpoint.to_string(), problem: session.clone() };
+        }
         match problem.kind() {
             ErrorKind::TimedOut => self.too_late(),
             _ => ExchangeError::Broken { endpoint: self.endpoint.to_string(), problem },

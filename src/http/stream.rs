@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use crate::http::endpoint::Address;
+use crate::http::tls::SessionError;
 
 /// A connection, or one that is being made.
 #[derive(Debug)]
@@ -94,16 +95,33 @@ impl Stream {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 done => return done,
             }
-            let read = tls.read_tls(&mut &self.socket)?;
-            let state = tls.process_new_packets();
-            // Alerts and handshake answers go out even where what came was wrong.
-            let sent = send(tls, &self.socket);
-            let state = state.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-            sent?;
-            if read == 0 && state.plaintext_bytes_to_read() == 0 {
+            if take(tls, &self.socket)? == 0 {
                 return Ok(0);
             }
         }
+    }
+
+    /// Whether encryption is still to be agreed on; never where none is wanted.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Goes on agreeing on encryption as far as the socket lets it, and tells whether that is done.
+    ///
+    /// # Errors
+    /// When there will be no agreement, or the connection broke.
+    pub fn shake_hands(&mut self) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return Ok(true) };
+        send(tls, &self.socket)?;
+        while tls.is_handshaking() {
+            match take(tls, &self.socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// Writes as much as the socket takes; encrypted, all of it is taken and [`Self::wants_write`] tells whether some is left to send.
@@ -136,6 +154,21 @@ impl Stream {
     pub fn protocol(&self) -> Option<&[u8]> {
         self.tls.as_ref().and_then(|tls| tls.alpn_protocol())
     }
+}
+
+/// Takes encrypted bytes off the socket and answers what they ask; returns how many there were, 0 at the end.
+fn take(tls: &mut ClientConnection, mut socket: &Socket) -> io::Result<usize> {
+    let handshaking = tls.is_handshaking();
+    let read = tls.read_tls(&mut socket)?;
+    let state = tls.process_new_packets();
+    // Alerts and handshake answers go out even where what came was wrong.
+    let sent = send(tls, socket);
+    state.map_err(|error| io::Error::new(ErrorKind::InvalidData, SessionError::of(error, handshaking)))?;
+    sent?;
+    if read == 0 && handshaking {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it was closed before encryption was agreed on"));
+    }
+    Ok(read)
 }
 
 fn send(tls: &mut ClientConnection, mut socket: &Socket) -> io::Result<()> {

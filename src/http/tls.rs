@@ -37,6 +37,32 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+/// Why a connection is not encrypted.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SessionError {
+    /// Nobody who is believed vouches for it.
+    #[error("its certificate is not believed ({0}). Name its authority with `--ca-file FILE`, or believe any with `--insecure`")]
+    Untrusted(rustls::Error),
+    /// There is no agreement, or nobody who could agree.
+    #[error("it does not agree on encryption ({0}). Does it speak https?")]
+    NoAgreement(rustls::Error),
+    /// What came later is not what was agreed on.
+    #[error("what came cannot be decrypted: {0}")]
+    Broken(rustls::Error),
+}
+
+impl SessionError {
+    /// What `error` means, while hands are shaken or after it.
+    #[must_use]
+    pub fn of(error: rustls::Error, handshaking: bool) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(_) => Self::Untrusted(error),
+            _ if handshaking => Self::NoAgreement(error),
+            _ => Self::Broken(error),
+        }
+    }
+}
+
 /// What a connection is made with; `protocols` are offered in this order, such as `h2`.
 ///
 /// # Errors

@@ -22,20 +22,21 @@ use crate::support::openai::truth::Ended;
 use crate::support::openai::{OpenAiServer, Settings};
 
 /// Requests of one shape.
-struct Alike {
-    next: u64,
-    tokens: u32,
+pub(crate) struct Alike {
+    pub(crate) next: u64,
+    pub(crate) prompt: u32,
+    pub(crate) tokens: u32,
 }
 
 impl RequestSource for Alike {
     fn next_request(&mut self) -> Option<Request> {
         let id = self.next;
         self.next += 1;
-        Some(Request { id, prompt: Prompt::unique(id, 20), output_tokens: self.tokens, sampling: Sampling::default(), session: None })
+        Some(Request { id, prompt: Prompt::unique(id, self.prompt), output_tokens: self.tokens, sampling: Sampling::default(), session: None })
     }
 }
 
-fn manner(api: Api) -> Manner {
+pub(crate) fn manner(api: Api) -> Manner {
     let prompt = if api == Api::Completions { PromptForm::Ids(1000) } else { PromptForm::Words(WordRate::default()) };
     Manner {
         api,
@@ -49,13 +50,13 @@ fn manner(api: Api) -> Manner {
     }
 }
 
-const SOON: TimeLimits =
+pub(crate) const SOON: TimeLimits =
     TimeLimits { connect: Nanos::from_millis(300), first_token: Nanos::from_millis(300), token_gap: Nanos::from_millis(300) };
 
-fn client_at(address: Address, manner: Manner, limits: TimeLimits, clock: Monotonic) -> OpenAi {
-    let endpoint: Endpoint = "http://127.0.0.1:1".parse().unwrap();
-    let server = Server {
-        endpoint,
+/// A server at `address`, which is called `endpoint`.
+pub(crate) fn server_at(endpoint: &str, address: Address, manner: Manner, limits: TimeLimits) -> Server {
+    Server {
+        endpoint: endpoint.parse::<Endpoint>().unwrap(),
         address,
         tls: None,
         headers: vec![("X-Tenant".to_owned(), "blue".to_owned())],
@@ -64,18 +65,21 @@ fn client_at(address: Address, manner: Manner, limits: TimeLimits, clock: Monoto
         identity: TargetIdentity::unknown(),
         tokens_per_event: 1.0,
         tag: "test".to_owned(),
-    };
-    OpenAi::new(Arc::new(server), clock).unwrap()
+    }
 }
 
-fn closed(concurrency: u32) -> When {
+fn client_at(address: Address, manner: Manner, limits: TimeLimits, clock: Monotonic) -> OpenAi {
+    OpenAi::new(Arc::new(server_at("http://127.0.0.1:1", address, manner, limits)), clock).unwrap()
+}
+
+pub(crate) fn closed(concurrency: u32) -> When {
     When::Closed { concurrency, stagger: Nanos::ZERO, seed: 0 }
 }
 
 /// Drives `count` requests of 8 tokens, so many at once.
-fn driven(target: &mut OpenAi, clock: &mut Monotonic, concurrency: u32, count: usize) -> Vec<RequestRecord> {
+pub(crate) fn driven(target: &mut dyn Target, clock: &mut Monotonic, concurrency: u32, count: usize) -> Vec<RequestRecord> {
     let mut stop = AfterRequests { count, ..AfterRequests::default() };
-    let mut what = Alike { next: 0, tokens: 8 };
+    let mut what = Alike { next: 0, prompt: 20, tokens: 8 };
     let manner = DriveManner { timeout: Nanos::from_secs(20), chunks: Chunks::Keep };
     drive(Arrivals { when: closed(concurrency), what: &mut what }, manner, &mut stop, target, clock);
     let mut records = stop.records;
@@ -250,7 +254,7 @@ fn a_cancelled_request_is_let_go_and_the_server_sees_it_leave() {
     let mut clock = Monotonic::start();
     let mut target = client_at(Address::Tcp(server.addr), manner(Api::Chat), SOON, clock);
     let mut stop = AfterRequests { count: 1, ..AfterRequests::default() };
-    let mut what = Alike { next: 0, tokens: 8 };
+    let mut what = Alike { next: 0, prompt: 20, tokens: 8 };
     let manner = DriveManner { timeout: Nanos::from_millis(120), chunks: Chunks::Count };
     let driven = drive(Arrivals { when: closed(1), what: &mut what }, manner, &mut stop, &mut target, &mut clock);
     assert_eq!(stop.records[0].ending, Ending::TimedOut);
@@ -268,7 +272,7 @@ fn a_stop_of_the_server_is_in_the_latencies_with_and_without_a_cap() {
         let mut target = client_at(Address::Tcp(server.addr), manner(Api::Chat), limits, clock);
         let schedule = Box::new((0..200_u64).map(|index| Nanos::from_millis(index * 5)));
         let mut stop = AfterRequests { count: 200, ..AfterRequests::default() };
-        let mut what = Alike { next: 0, tokens: 8 };
+        let mut what = Alike { next: 0, prompt: 20, tokens: 8 };
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(300));

@@ -1,5 +1,7 @@
 //! The pool of connections and the one place that waits for them.
 
+mod limits;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -19,6 +21,7 @@ use crate::target::openai::answer::{Failure, Heard};
 use crate::target::openai::ask::Writer;
 use crate::target::openai::connection::{Connection, State};
 use crate::target::openai::pool::Pool;
+use crate::target::openai::reactor::limits::unreachable;
 use crate::target::openai::reckoning::TokensPerEvent;
 use crate::target::{Event, EventKind, Slot, Target};
 use crate::workload::request::Request;
@@ -31,8 +34,6 @@ const AT_ONCE: usize = 256;
 const LIMITS_EVERY: Nanos = Nanos::from_millis(20);
 /// Between two looks at the sockets while the generator is busy.
 const LOOK: Nanos = Nanos(20_000);
-/// How long the rest of an answer may take after its end.
-const DRAIN: Nanos = Nanos::from_secs(5);
 
 /// A server that is being driven. It lives on the thread that calls it.
 pub struct OpenAi {
@@ -230,7 +231,8 @@ impl OpenAi {
         } else {
             connection.state = State::Draining;
             connection.since = at;
-            self.keep(index, connection);
+            // The rest may have been read off the socket already, and wait in the library.
+            if self.server.endpoint.tls { self.hear(index, connection) } else { self.keep(index, connection) }
         }
     }
 
@@ -250,6 +252,7 @@ impl OpenAi {
             }
             State::Draining => self.drop_connection(index, connection),
             State::Connecting => self.fail(index, connection, unreachable(error)),
+            State::Busy if connection.stream.is_handshaking() => self.fail(index, connection, unreachable(error)),
             State::Busy if connection.answers > 0 && !connection.has_byte => self.send_again(index, connection),
             State::Busy => {
                 let kind = if error.kind() == ErrorKind::InvalidData { FailureKind::Malformed } else { FailureKind::ConnectionLost };
@@ -318,35 +321,6 @@ impl OpenAi {
         self.pool.own(slot, index);
         self.keep(index, connection);
     }
-
-    fn enforce_limits(&mut self, now: Nanos) {
-        let limits = self.server.limits;
-        for index in 0..self.pool.places() {
-            let Some(connection) = self.pool.at(index) else { continue };
-            let (limit, kind) = match connection.state {
-                State::Connecting => (limits.connect, FailureKind::ConnectTimeout),
-                State::Busy if connection.has_tokens => (limits.token_gap, FailureKind::TokenGapTimeout),
-                State::Busy => (limits.first_token, FailureKind::FirstTokenTimeout),
-                State::Draining => (DRAIN, FailureKind::ConnectionLost),
-                State::Idle => continue,
-            };
-            if now.since(connection.since) < limit {
-                continue;
-            }
-            let Some(connection) = self.pool.take(index) else { continue };
-            match connection.state {
-                State::Draining => self.drop_connection(index, connection),
-                _ => self.fail(index, connection, Failure::of(kind, format!("nothing came for {:.1} s", limit.as_secs_f64()))),
-            }
-        }
-    }
-}
-
-/// Why there is no connection: whose fault it is.
-fn unreachable(error: &io::Error) -> Failure {
-    let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
-    let is_own = error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code));
-    Failure::of(if is_own { FailureKind::ClientLimit } else { FailureKind::Unreachable }, error.to_string())
 }
 
 impl Target for OpenAi {

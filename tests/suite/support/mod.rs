@@ -7,6 +7,7 @@ pub(crate) mod host_gpu;
 pub(crate) mod openai;
 pub(crate) mod raw_http;
 pub(crate) mod records;
+pub(crate) mod tls;
 
 use std::ffi::OsStr;
 use std::path::Path;
