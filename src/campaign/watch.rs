@@ -302,6 +302,8 @@ impl Stop for Watch<'_> {
         if self.stage == Stage::Tail && self.open_inside == 0 && all_sent {
             let window = Window { from: self.from, to: self.to, cohort: &self.cohort, series: &self.series };
             match self.judge.enough(&window) {
+                // A level too short for failure upon failure still had nothing else.
+                Enough::Yes if self.failures.nothing_completed() => return self.failed(now),
                 Enough::Yes => return self.over(now, None),
                 Enough::Until(to) => self.extend(to),
             }

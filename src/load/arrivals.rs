@@ -6,8 +6,14 @@ use std::fmt;
 use std::iter::Peekable;
 
 use crate::clock::Nanos;
+use crate::record::request::{Ending, RequestRecord};
 use crate::rng;
 use crate::workload::request::{Request, RequestSource};
+
+/// The least that a user waits after its request failed.
+const AFTER_FAILURE: Nanos = Nanos::from_millis(100);
+/// The most that it waits because it was told to (`Retry-After`).
+const LONGEST_RETRY: Nanos = Nanos::from_secs(5);
 
 /// What an arrival does when the generator's in-flight cap is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +26,7 @@ pub enum OnCap {
 
 /// When requests start. Offsets count from the beginning of the level.
 pub enum When {
-    /// `concurrency` users, each sending its next request when the last one ended.
+    /// `concurrency` users, each sending its next request when the last one ended; a while later where that one failed.
     Closed {
         /// Requests in flight, 1 or more.
         concurrency: u32,
@@ -151,12 +157,12 @@ impl<'a> Calendar<'a> {
         }
     }
 
-    /// A request ended: its user is free, its session may go on.
-    pub(super) fn ended(&mut self, id: u64, now: Nanos) {
+    /// A request ended at `now`: its session may go on, and its user is free, once it has waited where the request failed.
+    pub(super) fn ended(&mut self, record: &RequestRecord, now: Nanos) {
         self.what.advance(now);
-        self.what.ended(id);
+        self.what.ended(record.id);
         if let Due::Closed { free, .. } = &mut self.due {
-            free.push(Reverse(now));
+            free.push(Reverse(now + after_failure(record)));
         }
     }
 
@@ -171,6 +177,15 @@ impl<'a> Calendar<'a> {
 
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.due, Due::Closed { .. })
+    }
+}
+
+/// How long a user waits after its request ended so: a target that fails at once would otherwise be asked as fast as it can fail.
+fn after_failure(record: &RequestRecord) -> Nanos {
+    match record.ending {
+        Ending::Failed(_) => record.retry_after.unwrap_or_default().clamp(AFTER_FAILURE, LONGEST_RETRY),
+        // A request that was given up has waited already.
+        Ending::Completed | Ending::TimedOut | Ending::Refused | Ending::Cancelled => Nanos::ZERO,
     }
 }
 

@@ -110,6 +110,10 @@ impl InFlight {
                 record.preemptions += 1;
                 return None;
             }
+            EventKind::RetryAfter(length) => {
+                record.retry_after = Some(length);
+                return None;
+            }
             EventKind::Completed => Ending::Completed,
             EventKind::Failed(kind) => Ending::Failed(kind),
         };
@@ -189,6 +193,7 @@ pub(super) fn blank_record() -> RequestRecord {
         preemptions: 0,
         chunks: Vec::new(),
         token_count: None,
+        retry_after: None,
         ending: Ending::Cancelled,
     }
 }

@@ -129,7 +129,7 @@ impl Level<'_> {
                 self.stop.tokens(event.at, count);
             }
             if let Some(record) = self.in_flight.apply(&event) {
-                self.calendar.ended(record.id, event.at);
+                self.calendar.ended(&record, event.at);
                 self.stop.ended(record);
             }
         }
@@ -138,7 +138,7 @@ impl Level<'_> {
     fn give_up_late_ones(&mut self, now: Nanos) {
         while let Some((slot, record)) = self.in_flight.give_up_oldest(now, self.manner.timeout) {
             self.target.cancel(slot);
-            self.calendar.ended(record.id, now);
+            self.calendar.ended(&record, now);
             self.stop.ended(record);
         }
     }
@@ -189,8 +189,7 @@ impl Level<'_> {
     fn refuse(&mut self, due: Nanos) {
         let Some(request) = self.calendar.take(due) else { return };
         self.stop.arrived(due);
-        self.calendar.ended(request.id, due);
-        self.stop.ended(RequestRecord {
+        let record = RequestRecord {
             id: request.id,
             intended: due,
             end: due,
@@ -198,7 +197,9 @@ impl Level<'_> {
             requested_tokens: request.output_tokens,
             ending: Ending::Refused,
             ..blank_record()
-        });
+        };
+        self.calendar.ended(&record, due);
+        self.stop.ended(record);
     }
 
     /// The next time at which something is to be done though no event comes.

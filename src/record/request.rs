@@ -136,6 +136,9 @@ pub struct RequestRecord {
     /// What is known of its tokens, where it came over a wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_count: Option<TokenCount>,
+    /// How long the target wanted to be left alone when it refused it, where it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Nanos>,
     /// How it ended.
     pub ending: Ending,
 }

@@ -48,6 +48,8 @@ pub enum EventKind {
     Reckoned(TokenCount),
     /// It lost its blocks and will be recomputed.
     Preempted,
+    /// The target wants to be left alone so long by whom it refuses; the failure follows.
+    RetryAfter(Nanos),
     /// All tokens were delivered.
     Completed,
     /// It failed.

@@ -39,6 +39,8 @@ enum Fault {
     DiesAfter(u64, FailureKind),
     /// One in so many fails, at once.
     OneIn(u64),
+    /// Nothing is ever answered.
+    Deaf,
 }
 
 impl Faulty {
@@ -67,6 +69,7 @@ impl Target for Faulty {
             _ => None,
         };
         match failure {
+            None if matches!(self.fault, Fault::Deaf) => {}
             Some(kind) => self.events.push_back(Event { slot, at: self.now, kind: EventKind::Failed(kind) }),
             None => self.waiting.push_back(slot),
         }
@@ -170,4 +173,15 @@ fn a_few_errors_do_not_keep_a_level_from_settling_and_end_the_sweep_at_one_perce
     assert_eq!(sweep.len(), 1, "5 % errors end it at once");
     assert!(sweep[0].verdict.is_valid(), "{}", sweep[0].verdict);
     assert!(sweep[0].counts.failed.contains_key("target_error"), "{:?}", sweep[0].counts);
+}
+
+#[test]
+fn a_target_that_answers_nothing_in_time_is_broken_and_not_waited_for_a_hundred_times() {
+    let ran = measured(vec![Fault::Deaf]);
+    for level in &ran.levels {
+        assert!(level.verdict.is_valid() && level.verdict.outcome == Outcome::Broken, "{:?}: {}", level.offered, level.verdict);
+        assert_eq!((level.counts.completed, level.counts.cohort), (0, level.counts.timed_out), "{:?}", level.counts);
+        assert!(level.counts.whole_level < 100, "{:?}", level.counts);
+    }
+    assert_eq!(ran.levels.iter().filter(|level| level.purpose == Purpose::Sweep).count(), 1, "errors end the sweep");
 }

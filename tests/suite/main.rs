@@ -51,6 +51,7 @@ mod real_server;
 mod report;
 mod request_log;
 mod resume;
+mod retry;
 mod run_ahead;
 mod scenarios;
 mod search;

@@ -1,5 +1,7 @@
 //! One answer as it comes off the wire: head, framing, events; and what became of it.
 
+use std::time::Duration;
+
 use crate::http::body::Body;
 use crate::http::head::Head;
 use crate::record::request::{FailureKind, TokenCount};
@@ -30,6 +32,8 @@ pub struct Answer {
 pub struct Failure {
     /// Its class.
     pub kind: FailureKind,
+    /// How long the server wants to be left alone, where it says so.
+    pub retry_after: Option<Duration>,
     /// In the server's words, or ours.
     pub message: String,
 }
@@ -38,7 +42,7 @@ impl Failure {
     /// One of `kind`.
     #[must_use]
     pub fn of(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, retry_after: None, message: message.into() }
     }
 }
 
@@ -194,7 +198,7 @@ impl Answer {
                 500.. => FailureKind::TargetError,
                 _ => FailureKind::Rejected,
             };
-            self.failure = Some(Failure::of(kind, format!("{}: {said}", head.status)));
+            self.failure = Some(Failure { retry_after: head.retry_after, ..Failure::of(kind, format!("{}: {said}", head.status)) });
         } else if head.event_stream {
             let mut read = Read::default();
             let cut = self.events.end(&mut |data| read.take(data));

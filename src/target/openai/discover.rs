@@ -248,7 +248,7 @@ impl Probe<'_> {
                         asked.failure = Some((kind, said));
                         return Ok(asked);
                     }
-                    EventKind::Started { .. } | EventKind::FirstByte | EventKind::Preempted => {}
+                    EventKind::Started { .. } | EventKind::FirstByte | EventKind::Preempted | EventKind::RetryAfter(_) => {}
                 }
             }
             if clock.now() > limit + limit {

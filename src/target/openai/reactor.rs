@@ -219,6 +219,9 @@ impl OpenAi {
         let kind = failure.as_ref().map_or(EventKind::Completed, |failure| EventKind::Failed(failure.kind));
         let broken = failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Malformed);
         if let Some(failure) = failure {
+            if let Some(length) = failure.retry_after {
+                self.tell(slot, at, EventKind::RetryAfter(Nanos::from_secs_f64(length.as_secs_f64())));
+            }
             self.note(failure);
         }
         self.tell(slot, at, kind);

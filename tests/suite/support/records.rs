@@ -125,6 +125,7 @@ pub(crate) fn request(id: u64) -> RequestRecord {
         first_byte: None,
         made_tokens: None,
         token_count: None,
+        retry_after: None,
         first_token: chunks.first().map(|chunk| chunk.at),
         last_token: chunks.last().map(|chunk| chunk.at),
         end: start + Nanos::from_millis(8),
