@@ -6,6 +6,8 @@
 use std::cell::Cell;
 use std::ops::{Add, AddAssign, Sub};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -218,6 +220,30 @@ pub fn process_cpu() -> Nanos {
 pub fn thread_starved() -> Option<Nanos> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split_whitespace().nth(1)?.parse().ok().map(Nanos)
+}
+
+/// What a thread has used of its core, and what it lacked, as it says itself from time to time. Clones are of the same thread.
+#[derive(Clone, Debug, Default)]
+pub struct ThreadUse(Arc<(AtomicU64, AtomicU64)>);
+
+impl ThreadUse {
+    /// The calling thread, whose use this is, says how much it was so far.
+    pub fn tell(&self) {
+        self.0.0.store(thread_cpu().0, Ordering::Relaxed);
+        self.0.1.store(thread_starved().unwrap_or_default().0, Ordering::Relaxed);
+    }
+
+    /// CPU time that it had used when it last said so.
+    #[must_use]
+    pub fn cpu(&self) -> Nanos {
+        Nanos(self.0.0.load(Ordering::Relaxed))
+    }
+
+    /// How long it had been ready without a core.
+    #[must_use]
+    pub fn starved(&self) -> Nanos {
+        Nanos(self.0.1.load(Ordering::Relaxed))
+    }
 }
 
 fn read(clock: rustix::time::ClockId) -> Nanos {

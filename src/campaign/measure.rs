@@ -199,7 +199,7 @@ impl Bench<'_> {
             }
             journal.log(record);
         };
-        let mut watch = Watch::new(judge, run.bin, self.interrupt, self.watcher, &mut log);
+        let mut watch = Watch::new(judge, run.bin, self.interrupt, self.watcher, &mut log).beside(target.client_threads());
         let driven = drive(Arrivals { when: run.when, what: &mut *requests }, manner, &mut watch, target, self.clock);
         let watched = watch.finish();
         let witnessed = self.telemetry.over(watched.window, &watched.series, &self.levels);

@@ -16,6 +16,7 @@ use crate::record::server::{ServerProcess, ServerRecord, TokenSource};
 use crate::record::target::TargetIdentity;
 use crate::target::Target;
 use crate::target::openai::ask::PromptForm;
+use crate::target::openai::clients::Clients;
 use crate::target::openai::discover::{Found, Wish, discover};
 use crate::target::openai::reactor::OpenAi;
 use crate::target::openai::ready::{self, NotReady, Patience, Served};
@@ -37,6 +38,8 @@ pub struct ServerWish {
     pub limits: TimeLimits,
     /// How long it is waited for.
     pub patience: Patience,
+    /// Threads that ask it: 1 is the generator's own, more are threads of their own.
+    pub client_threads: u32,
     /// GPUs behind it, where that was said.
     pub gpus: Option<u32>,
     /// Names probes and requests apart from those of other runs.
@@ -205,7 +208,12 @@ impl Targets for ServerTargets {
             tokens_per_event: found.tokens_per_event,
             tag: format!("plimsoll-{:x}-{}", wish.seed, self.made),
         };
-        Ok(Box::new(OpenAi::new(Arc::new(server), self.clock).context("cannot wait for sockets. Check `ulimit -n`")?))
+        let (server, threads) = (Arc::new(server), wish.client_threads);
+        if threads > 1 {
+            let clients = Clients::start(&server, threads as usize, self.clock);
+            return Ok(Box::new(clients.context("cannot start threads that wait for sockets. Check `ulimit -n` and `ulimit -u`")?));
+        }
+        Ok(Box::new(OpenAi::new(server, self.clock).context("cannot wait for sockets. Check `ulimit -n`")?))
     }
 
     fn cold_start(&self) -> ColdStart {

@@ -10,22 +10,17 @@ use crate::campaign::progress::{Part, Progress, Watcher};
 use crate::campaign::series::Series;
 use crate::campaign::tally::{Brief, Gaps};
 use crate::campaign::validity::Course;
-use crate::clock::{Nanos, thread_cpu, thread_starved};
+use crate::clock::{Nanos, ThreadUse, thread_cpu, thread_starved};
 use crate::load::stop::{LET_GO, Live, Stop, Turn};
 use crate::record::request::RequestRecord;
 
-/// What the generator had used at an edge of the window.
-#[derive(Clone, Copy, Debug, Default)]
-struct Used {
-    cpu: Nanos,
-    spun: Nanos,
-    starved: Nanos,
-}
+/// What one thread of the generator had used of its core at an edge of the window, less its spinning, and what it lacked.
+type Used = (Nanos, Nanos);
 
-impl Used {
-    fn so_far(live: &Live) -> Self {
-        Self { cpu: thread_cpu(), spun: live.spun, starved: thread_starved().unwrap_or_default() }
-    }
+/// The generator's own thread, then those that help it.
+fn used_so_far(live: &Live, helpers: &[ThreadUse]) -> Vec<Used> {
+    let own = (thread_cpu().since(live.spun), thread_starved().unwrap_or_default());
+    [own].into_iter().chain(helpers.iter().map(|helper| (helper.cpu(), helper.starved()))).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +55,9 @@ pub struct Watch<'a> {
     whole_level_tokens: u64,
     last_turn: Nanos,
     longest_gap: Nanos,
-    used_from: Used,
-    used_to: Used,
+    helpers: Vec<ThreadUse>,
+    used_from: Vec<Used>,
+    used_to: Vec<Used>,
     waited_at_cap: u64,
     waited_before: u64,
     said: Nanos,
@@ -92,9 +88,9 @@ pub struct Watched {
     pub whole_level: u64,
     /// Their tokens.
     pub whole_level_tokens: u64,
-    /// CPU of the generator's thread in the window, less its spinning.
+    /// CPU in the window of the busiest of the generator's threads, less its spinning.
     pub generator_cpu: Nanos,
-    /// Time of the window in which the generator's thread was ready and had no core.
+    /// Time of the window in which the one that lacked most was ready and had no core.
     pub generator_starved: Nanos,
     /// Longest time between two turns of the loop in the window.
     pub longest_gap: Nanos,
@@ -144,8 +140,9 @@ impl<'a> Watch<'a> {
             whole_level_tokens: 0,
             last_turn: Nanos::ZERO,
             longest_gap: Nanos::ZERO,
-            used_from: Used::default(),
-            used_to: Used::default(),
+            helpers: Vec::new(),
+            used_from: Vec::new(),
+            used_to: Vec::new(),
             waited_at_cap: 0,
             waited_before: 0,
             said: Nanos::ZERO,
@@ -154,12 +151,22 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// These threads of the target do a part of the generator's work: its audit is that of the busiest.
+    #[must_use]
+    pub fn beside(self, helpers: Vec<ThreadUse>) -> Self {
+        Self { helpers, ..self }
+    }
+
     /// What was seen. Records from beyond the window are handed to the log.
     pub fn finish(mut self) -> Watched {
         for record in self.beyond.drain(..) {
             (self.log)(record);
         }
-        let used = |used: Used| used.cpu.since(used.spun);
+        let most = |of: fn(&Used) -> Nanos| {
+            let each = self.used_from.iter().zip(&self.used_to);
+            each.map(|(from, to)| of(to).since(of(from))).max().unwrap_or_default()
+        };
+        let (generator_cpu, generator_starved) = (most(|used| used.0), most(|used| used.1));
         Watched {
             begin: self.begin,
             window: (self.from, self.to),
@@ -168,8 +175,8 @@ impl<'a> Watch<'a> {
             series: self.series,
             whole_level: self.whole_level,
             whole_level_tokens: self.whole_level_tokens,
-            generator_cpu: used(self.used_to).since(used(self.used_from)),
-            generator_starved: self.used_to.starved.since(self.used_from.starved),
+            generator_cpu,
+            generator_starved,
             longest_gap: self.longest_gap,
             waited_at_cap: self.waited_at_cap.saturating_sub(self.waited_before),
             out_of_memory: self.failures.out_of_memory,
@@ -182,7 +189,7 @@ impl<'a> Watch<'a> {
         self.from = now;
         self.to = now + length;
         self.series = Series::new(now, self.bin, u64::from(live.in_flight) + live.waiting);
-        self.used_from = Used::so_far(live);
+        self.used_from = used_so_far(live, &self.helpers);
         self.longest_gap = Nanos::ZERO;
         self.waited_before = live.waited_at_cap;
     }
@@ -289,7 +296,7 @@ impl Stop for Watch<'_> {
         }
         if self.stage == Stage::Window && now >= self.to {
             self.stage = Stage::Tail;
-            self.used_to = Used::so_far(live);
+            self.used_to = used_so_far(live, &self.helpers);
             self.waited_at_cap = live.waited_at_cap;
             // What is due up to now is sent after this turn, and counted by the next one.
             return Turn::GoOn;

@@ -38,6 +38,18 @@ pub fn leave_generator_core() {
     }
 }
 
+/// Keeps the calling thread, the `place`th of several that help the generator, to a core of its own beside the generator's, where
+/// there is one; else wherever the system puts it.
+pub fn take_client_core(place: usize) {
+    let Ok(all) = sched_getaffinity(None) else { return };
+    let from_last = (0..CpuSet::MAX_CPU).rev().filter(|core| all.is_set(*core));
+    if let Some(core) = from_last.skip(1).nth(place) {
+        let mut own = CpuSet::new();
+        own.set(core);
+        let _ = sched_setaffinity(None, &own);
+    }
+}
+
 impl Drop for OnGeneratorCore {
     fn drop(&mut self) {
         if let Some(before) = &self.before {

@@ -12,7 +12,7 @@ pub mod sink;
 
 use std::time::Duration;
 
-use crate::clock::{self, Nanos};
+use crate::clock::{self, Nanos, ThreadUse};
 use crate::record::request::{FailureKind, TokenCount};
 use crate::record::target::{TargetCounters, TargetIdentity};
 use crate::workload::request::Request;
@@ -119,6 +119,11 @@ pub trait Target {
     /// The same for each of its devices, in the order of its identity; one entry where it has one.
     fn counters_by_device(&self) -> Vec<TargetCounters> {
         vec![self.counters()]
+    }
+
+    /// Threads of its own that do a part of the generator's work, such as reading sockets: their cores are the generator's.
+    fn client_threads(&self) -> Vec<ThreadUse> {
+        Vec::new()
     }
 
     /// From now on requests are divided so. A target with one device has nothing to divide.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::clock::Nanos;
+use crate::clock::{Nanos, ThreadUse};
 use crate::record::target::{TargetCounters, TargetIdentity};
 use crate::rng;
 use crate::target::{Event, EventKind, Slot, Spread, Target};
@@ -136,6 +136,10 @@ impl Target for Several {
 
     fn counters_by_device(&self) -> Vec<TargetCounters> {
         self.engines.iter().map(|engine| engine.target.counters()).collect()
+    }
+
+    fn client_threads(&self) -> Vec<ThreadUse> {
+        self.engines.iter().flat_map(|engine| engine.target.client_threads()).collect()
     }
 
     fn spread(&mut self, spread: Spread) {

@@ -41,6 +41,7 @@ mod kv_blocks;
 mod memory;
 mod nvidia;
 mod openai_target;
+mod openai_threads;
 mod openai_tls;
 mod ops;
 mod plain_device;

@@ -60,6 +60,9 @@ pub struct ServerArgs {
     /// Believe any certificate
     #[arg(long)]
     pub insecure: bool,
+    /// Threads that send and read, each on a core of its own where there are enough; 1 is the generator's own thread
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub client_threads: u32,
     /// Wait this long for a server that is not there yet [default: three tries; ten minutes while it loads]
     #[arg(long, value_name = "TIME", value_parser = length_of_time::read)]
     pub wait_ready: Option<Duration>,
@@ -164,6 +167,7 @@ pub(super) fn connect(
             loading: server.wait_ready.unwrap_or(Duration::from_secs(600)),
             absent: server.wait_ready.unwrap_or(Duration::ZERO),
         },
+        client_threads: server.client_threads,
         gpus: server.gpus,
         seed: rng::derive(seed, "server"),
     };

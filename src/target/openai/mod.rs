@@ -1,12 +1,14 @@
-//! A server that speaks OpenAI's API, driven by one thread: the generator's own.
+//! A server that speaks OpenAI's API, driven by one thread: the generator's own, unless it is asked for several.
 //!
-//! There is no thread, task or channel between schedule and socket: the generator waits in `epoll`, a stamp is taken right
+//! With one there is no thread, task or channel between schedule and socket: the generator waits in `epoll`, a stamp is taken right
 //! behind each read, and the bytes are understood after it. A chunk costs one read and a look at its JSON. Nothing is
 //! retried: only where a server closed a kept connection just before a request came is it sent again, on a fresh one, with
 //! its clock running; that is counted.
 
 pub mod answer;
+mod apart;
 pub mod ask;
+pub mod clients;
 mod connection;
 pub mod delta;
 pub mod discover;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::num::NonZeroU64;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ use crate::workload::request::Request;
 const READ: usize = 64 << 10;
 /// Sockets looked at after one wait.
 const AT_ONCE: usize = 256;
+/// Stands for no connection where one is meant.
+const NO_PLACE: u64 = u64::MAX;
 /// How often time limits are looked at.
 const LIMITS_EVERY: Nanos = Nanos::from_millis(20);
 /// Between two looks at the sockets while the generator is busy.
@@ -103,6 +105,11 @@ impl OpenAi {
     #[must_use]
     pub fn reconnected(&self) -> u64 {
         self.reconnected
+    }
+
+    /// From now on what comes in at `bell` ends a wait, as what comes in at a socket does.
+    pub(super) fn wake_by(&self, bell: impl AsFd) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, bell, epoll::EventData::new_u64(NO_PLACE), epoll::EventFlags::IN)?)
     }
 
     fn tell(&mut self, slot: Slot, at: Nanos, kind: EventKind) {
