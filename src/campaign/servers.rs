@@ -67,7 +67,8 @@ pub struct Reached {
 /// When it does not serve, or gives no stream of tokens.
 pub fn reach(wish: ServerWish, interrupt: &Interrupt, tell: &mut dyn FnMut(String)) -> anyhow::Result<Reached> {
     let clock = Monotonic::start();
-    let said = &mut |waited: Duration, why: &str| tell(format!("waiting for {} ({:.0} s): {why}", wish.client.endpoint, waited.as_secs_f64()));
+    let said =
+        &mut |waited: Duration, why: &str| tell(format!("waiting for {} ({:.0} s): {why}", wish.client.endpoint, waited.as_secs_f64()));
     let served = match ready::served(&wish.client, wish.model.as_deref(), wish.patience, said, &|| interrupt.raised().is_some()) {
         Err(NotReady::Stopped { .. }) if interrupt.raised().is_some() => {
             let signal = interrupt.raised().context("somebody asked for it")?;

@@ -8,3 +8,4 @@ pub mod imported;
 pub mod plan;
 pub mod scenario;
 pub mod throughput;
+pub mod transfer;

@@ -31,6 +31,7 @@ pub mod serve_model;
 pub mod signals;
 pub mod steps;
 pub mod terminal;
+pub mod transfer;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -100,6 +101,8 @@ enum Verb {
     Export(export::ExportArgs),
     /// Read what another tool measured: vLLM, AIPerf, GuideLLM, InferenceX
     Import(import::ImportArgs),
+    /// Say what a server gives beside the built-in engine at equal objectives, and keep it for plans
+    Transfer(transfer::TransferArgs),
     /// Measure what the device can do at most: the denominators of every share of a ceiling
     Ceilings(ceilings::CeilingsArgs),
     /// Time whole steps of the engine beside the least that the machine could take for them
@@ -169,6 +172,7 @@ impl Verb {
             Self::Plan(args) => plan::run(args, out),
             Self::Export(args) => export::run(args, out),
             Self::Import(args) => import::run(args, out),
+            Self::Transfer(args) => transfer::run(args, out),
             Self::Ceilings(args) => ceilings::run(args, out),
             Self::Steps(args) => steps::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),

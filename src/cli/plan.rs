@@ -10,7 +10,7 @@ use crate::capacity::throughput::Throughput;
 use crate::cli::demand::{DemandArgs, read_throughput};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::terminal::{Format, Terminal};
-use crate::cli::{import, runs};
+use crate::cli::{import, runs, transfer};
 use crate::record::slo::{Slo, SloError, SloSource};
 use crate::report::paint::Paint;
 use crate::report::{self, Look};
@@ -38,6 +38,9 @@ pub struct PlanArgs {
     /// GPUs that the deployment behind files of another tool owns [default: what they say]
     #[arg(long, value_name = "COUNT", conflicts_with = "throughput_per_gpu", allow_negative_numbers = true)]
     gpus: Option<NonZeroU32>,
+    /// Carry the built-in engine's rate over to a server: `latest`, or a file that `transfer` wrote
+    #[arg(long, value_name = "FILE|latest", conflicts_with = "throughput_per_gpu")]
+    transfer: Option<String>,
     #[command(flatten)]
     demand: DemandArgs,
 }
@@ -51,6 +54,10 @@ pub fn run(args: &PlanArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let throughput = match args.throughput_per_gpu {
         Some(rate) => Throughput::given(rate),
         None => of_runs(args, out)?,
+    };
+    let throughput = match &args.transfer {
+        Some(name) => transfer::find(name, &out.data_dir()?)?.apply(throughput)?,
+        None => throughput,
     };
     let plan = Plan::of(args.demand.apply(PlanInputs::assumed(throughput)))?;
     match format {

@@ -93,7 +93,11 @@ impl Body {
             }
             (At::Size { digits: 0, .. }, _) => return broken("a size is no number"),
             (At::Size { value, .. } | At::Extension(value), b'\n') => {
-                if value == 0 { At::Trailer { empty: true } } else { At::Data(value) }
+                if value == 0 {
+                    At::Trailer { empty: true }
+                } else {
+                    At::Data(value)
+                }
             }
             (At::Size { value, .. }, b'\r' | b';' | b' ' | b'\t') | (At::Extension(value), _) => At::Extension(value),
             (At::Size { .. }, _) => return broken("a size is no number"),

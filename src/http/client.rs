@@ -150,7 +150,8 @@ impl Client {
     }
 
     fn written(&self, method: &str, path: &str, body: Option<&[u8]>) -> Vec<u8> {
-        let mut text = format!("{method} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.endpoint.path(path), self.endpoint.authority());
+        let mut text =
+            format!("{method} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.endpoint.path(path), self.endpoint.authority());
         for (name, value) in &self.headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }

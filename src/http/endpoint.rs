@@ -80,7 +80,13 @@ impl FromStr for Endpoint {
         }
         let port = match port.strip_prefix(':') {
             Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| bad("the port is no number in 1..=65535"))?,
-            None if port.is_empty() => if tls { 443 } else { 80 },
+            None if port.is_empty() => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
             None => return Err(bad("something stands between host and port")),
         };
         let path = path.trim_end_matches('/');

@@ -29,7 +29,16 @@ impl TargetIdentity {
     pub fn unknown() -> Self {
         let unknown = || "unknown".to_owned();
         let labels = Vec::new();
-        Self { kind: unknown(), model: unknown(), device: unknown(), precision: unknown(), devices: 1, labels, max_context: 0, vocab_size: 0 }
+        Self {
+            kind: unknown(),
+            model: unknown(),
+            device: unknown(),
+            precision: unknown(),
+            devices: 1,
+            labels,
+            max_context: 0,
+            vocab_size: 0,
+        }
     }
 
     /// What one of its devices is called wherever something is per device: `GPU` only where one was measured.

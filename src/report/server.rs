@@ -11,7 +11,10 @@ pub(super) fn rows(run: &RunRecord) -> Vec<(&'static str, String)> {
     rows.extend(counted(run).map(|counted| ("tokens", counted)));
     if let Some(process) = &server.process {
         let settings = process.settings.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
-        rows.push(("process", if settings.is_empty() { format!("pid {}", process.pid) } else { format!("pid {}: {settings}", process.pid) }));
+        rows.push((
+            "process",
+            if settings.is_empty() { format!("pid {}", process.pid) } else { format!("pid {}: {settings}", process.pid) },
+        ));
     }
     rows
 }
@@ -33,7 +36,9 @@ fn how(server: &ServerRecord) -> String {
         Some(probe) => {
             let times = format!("{} ms, then {} ms", three(probe.first_ms), three(probe.second_ms));
             match (probe.caches(), probe.cached_tokens) {
-                (Some(true), Some(cached)) => format!("caches prefixes: {cached} of {} tokens of a repeated prompt ({times})", probe.prompt_tokens),
+                (Some(true), Some(cached)) => {
+                    format!("caches prefixes: {cached} of {} tokens of a repeated prompt ({times})", probe.prompt_tokens)
+                }
                 (Some(_), _) => format!("caches no prefix ({times})"),
                 (None, _) => format!("does not say whether it caches prefixes; a repeated prompt took {times}"),
             }
@@ -54,7 +59,6 @@ fn counted(run: &RunRecord) -> Option<String> {
         tokens: one.tokens + other.tokens,
         prompts_off: one.prompts_off + other.prompts_off,
         cached_tokens: one.cached_tokens + other.cached_tokens,
-        ..one
     });
     let source = server.token_source.words();
     let Some(sum) = sum else { return Some(format!("counted by {source}")) };

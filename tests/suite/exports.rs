@@ -33,6 +33,7 @@ fn request(index: u64) -> RequestRecord {
         first_byte: Some(first),
         made_tokens: None,
         token_count: None,
+        retry_after: None,
         first_token: chunks.first().map(|chunk| chunk.at),
         last_token: chunks.last().map(|chunk| chunk.at),
         end: first + Nanos::from_millis(41),

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 #[test]
 fn servers_are_named_as_people_write_them() {
-    let shown = |text: &str| text.parse::<Endpoint>().map(|endpoint| (endpoint.to_string(), endpoint.authority(), endpoint.path("/v1/models")));
+    let shown =
+        |text: &str| text.parse::<Endpoint>().map(|endpoint| (endpoint.to_string(), endpoint.authority(), endpoint.path("/v1/models")));
     let is = |text: &str, url: &str, authority: &str, path: &str| {
         assert_eq!(shown(text).unwrap(), (url.to_owned(), authority.to_owned(), path.to_owned()), "{text}");
     };
@@ -27,7 +28,8 @@ fn servers_are_named_as_people_write_them() {
 #[test]
 fn heads_tell_how_their_body_ends() {
     let read = |text: &str| Head::read(text.as_bytes()).map(|read| read.map(|(head, length)| (head, length == text.len())));
-    let (head, whole) = read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\n").unwrap().unwrap();
+    let (head, whole) =
+        read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\n").unwrap().unwrap();
     assert!(whole && head.event_stream && head.keep_alive && head.framing == Framing::Chunked);
     let (head, _) = read("HTTP/1.1 429 No\r\nContent-Length: 5\r\nRetry-After: 7\r\nConnection: close\r\n\r\n").unwrap().unwrap();
     assert_eq!((head.status, head.framing, head.keep_alive, head.retry_after.unwrap().as_secs()), (429, Framing::Length(5), false, 7));

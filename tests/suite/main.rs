@@ -74,6 +74,7 @@ mod telemetry_select;
 mod telemetry_validity;
 mod telemetry_window;
 mod traces;
+mod transfer;
 mod validity;
 mod virtual_level;
 mod weights;

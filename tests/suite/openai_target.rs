@@ -32,7 +32,13 @@ impl RequestSource for Alike {
     fn next_request(&mut self) -> Option<Request> {
         let id = self.next;
         self.next += 1;
-        Some(Request { id, prompt: Prompt::unique(id, self.prompt), output_tokens: self.tokens, sampling: Sampling::default(), session: None })
+        Some(Request {
+            id,
+            prompt: Prompt::unique(id, self.prompt),
+            output_tokens: self.tokens,
+            sampling: Sampling::default(),
+            session: None,
+        })
     }
 }
 
@@ -224,7 +230,8 @@ fn nobody_who_listens_is_unreachable_and_the_target_is_gone() {
 
 #[test]
 fn a_crash_and_a_restart_in_the_middle_are_seen_as_such() {
-    let server = OpenAiServer::start(|_| Behaviour { ttft: Duration::from_millis(5), gap: Duration::from_millis(2), ..Behaviour::default() });
+    let server =
+        OpenAiServer::start(|_| Behaviour { ttft: Duration::from_millis(5), gap: Duration::from_millis(2), ..Behaviour::default() });
     let mut clock = Monotonic::start();
     let mut target = client_at(Address::Tcp(server.addr), manner(Api::Chat), SOON, clock);
     assert!(driven(&mut target, &mut clock, 4, 20).iter().all(RequestRecord::completed));

@@ -42,7 +42,10 @@ fn three(server: &OpenAiServer, clock: Monotonic) -> Clients {
 /// What does not depend on time, of the first `count` requests.
 fn plain(records: &[RequestRecord], count: u64) -> BTreeMap<u64, String> {
     let told = |record: &RequestRecord| {
-        format!("{:?} {} {} {} {:?}", record.ending, record.prompt_tokens, record.requested_tokens, record.output_tokens, record.token_count)
+        format!(
+            "{:?} {} {} {} {:?}",
+            record.ending, record.prompt_tokens, record.requested_tokens, record.output_tokens, record.token_count
+        )
     };
     records.iter().filter(|record| record.id < count).map(|record| (record.id, told(record))).collect()
 }
@@ -50,7 +53,10 @@ fn plain(records: &[RequestRecord], count: u64) -> BTreeMap<u64, String> {
 #[test]
 fn three_threads_send_the_same_requests_and_record_the_same_as_one() {
     let run = |threads: usize| {
-        let server = OpenAiServer::start(|asked| Behaviour { tokens: Some(asked.max_tokens.unwrap_or(1) + (asked.prompt_digest % 3) as u32), ..Behaviour::default() });
+        let server = OpenAiServer::start(|asked| Behaviour {
+            tokens: Some(asked.max_tokens.unwrap_or(1) + (asked.prompt_digest % 3) as u32),
+            ..Behaviour::default()
+        });
         let mut clock = Monotonic::start();
         let server_asked = asked(Address::Tcp(server.addr));
         let mut target: Box<dyn Target> = match threads {
@@ -115,7 +121,8 @@ fn a_cancelled_request_is_let_go_on_whatever_thread_it_is() {
 
 #[test]
 fn a_crash_is_seen_by_all_threads_and_so_is_the_restart() {
-    let server = OpenAiServer::start(|_| Behaviour { ttft: Duration::from_millis(5), gap: Duration::from_millis(2), ..Behaviour::default() });
+    let server =
+        OpenAiServer::start(|_| Behaviour { ttft: Duration::from_millis(5), gap: Duration::from_millis(2), ..Behaviour::default() });
     let mut clock = Monotonic::start();
     let mut target = three(&server, clock);
     assert!(driven(&mut target, &mut clock, 6, 30).iter().all(RequestRecord::completed));

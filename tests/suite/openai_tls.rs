@@ -15,8 +15,8 @@ use plimsoll::target::openai::ask::{Api, PromptForm};
 use plimsoll::target::openai::reactor::OpenAi;
 
 use crate::openai_target::{Alike, SOON, closed, driven, manner, server_at};
-use crate::support::openai::script::{Behaviour, Framing};
 use crate::support::openai::OpenAiServer;
+use crate::support::openai::script::{Behaviour, Framing};
 use crate::support::tls::{Manner, TlsRelay};
 use crate::support::{plimsoll, stderr};
 

@@ -80,7 +80,11 @@ fn a_user_whose_request_failed_waits_a_tenth_of_a_second() {
 fn it_waits_as_long_as_it_was_told_and_five_seconds_at_most() {
     let told = |length| second(users(1), Some(FailureKind::Refused), Some(length)).len();
     assert_eq!(told(Nanos::from_millis(300)), 4, "at 0, 301, 602 and 903 ms");
-    assert_eq!(told(Nanos::from_millis(1)), second(users(1), Some(FailureKind::Refused), None).len(), "never less than a tenth of a second");
+    assert_eq!(
+        told(Nanos::from_millis(1)),
+        second(users(1), Some(FailureKind::Refused), None).len(),
+        "never less than a tenth of a second"
+    );
     let record = &second(users(1), Some(FailureKind::Refused), Some(Nanos::from_secs(60)))[0];
     assert_eq!(record.retry_after, Some(Nanos::from_secs(60)), "what it said is kept as it said it");
 }

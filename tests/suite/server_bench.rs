@@ -121,7 +121,8 @@ fn answers_shorter_than_asked_make_levels_invalid_unless_that_is_wanted() {
         let more: &[&str] = if natural { &["--natural-length"] } else { &[] };
         let output = bench(&server.url(), data.path(), &[&["--quick", "--budget", "4s"], more].concat()).output().unwrap();
         let run = saved(data.path());
-        let off = run.levels.iter().any(|level| level.verdict.invalid.iter().any(|invalid| matches!(invalid, Invalid::OutputLength { .. })));
+        let off =
+            run.levels.iter().any(|level| level.verdict.invalid.iter().any(|invalid| matches!(invalid, Invalid::OutputLength { .. })));
         assert_eq!(off, !natural, "{}", stderr(&output));
         assert_eq!(run.findings.iter().any(|finding| finding.code == "short_output"), !natural);
         assert_eq!(run.labels.iter().any(|label| label.contains("the model ends them")), natural, "{:?}", run.labels);
@@ -152,18 +153,21 @@ fn a_server_that_dies_in_the_middle_ends_the_run_with_what_was_measured() {
     let run = saved(data.path());
     assert_eq!(run.status, RunStatus::Aborted);
     assert!(!run.levels.is_empty(), "what was measured is kept");
-    assert!(run.levels.iter().all(|level| level.counts.completed > 0 || level.throughput.calls_per_s == 0.0), "no zero is called throughput");
+    assert!(
+        run.levels.iter().all(|level| level.counts.completed > 0 || level.throughput.calls_per_s == 0.0),
+        "no zero is called throughput"
+    );
 }
 
 #[test]
 fn a_starved_generator_is_called_saturated_and_never_a_knee() {
     let data = tempfile::tempdir().unwrap();
-    let server = OpenAiServer::start(|_| Behaviour { ttft: Duration::from_millis(2), gap: Duration::from_millis(1), ..Behaviour::default() });
+    let server =
+        OpenAiServer::start(|_| Behaviour { ttft: Duration::from_millis(2), gap: Duration::from_millis(1), ..Behaviour::default() });
     // Nine others want the generator's core, so it has a tenth of it.
     let core = "0";
-    let mut others: Vec<_> = (0..9)
-        .map(|_| Command::new("taskset").args(["-c", core, "sh", "-c", "while :; do :; done"]).spawn().unwrap())
-        .collect();
+    let mut others: Vec<_> =
+        (0..9).map(|_| Command::new("taskset").args(["-c", core, "sh", "-c", "while :; do :; done"]).spawn().unwrap()).collect();
     let inner = bench(&server.url(), data.path(), &["--quick", "--budget", "6s"]);
     let mut command = Command::new("taskset");
     command.args(["-c", core]).arg(inner.get_program()).args(inner.get_args());
@@ -175,8 +179,11 @@ fn a_starved_generator_is_called_saturated_and_never_a_knee() {
     }
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     let run = saved(data.path());
-    let saturated = |invalid: &Invalid| matches!(invalid, Invalid::GeneratorSaturated { .. } | Invalid::SendLag { .. } | Invalid::Paused { .. });
-    assert!(run.levels.iter().any(|level| level.verdict.invalid.iter().any(|invalid| matches!(invalid, Invalid::GeneratorSaturated { .. }))));
+    let saturated =
+        |invalid: &Invalid| matches!(invalid, Invalid::GeneratorSaturated { .. } | Invalid::SendLag { .. } | Invalid::Paused { .. });
+    assert!(
+        run.levels.iter().any(|level| level.verdict.invalid.iter().any(|invalid| matches!(invalid, Invalid::GeneratorSaturated { .. })))
+    );
     assert!(run.levels.iter().filter(|level| !level.verdict.is_valid()).all(|level| level.verdict.invalid.iter().any(saturated)));
     assert!(run.headline.is_none_or(|headline| headline.throughput_per_gpu.is_none()));
 }

@@ -120,7 +120,9 @@ fn events_of_the_responses_api_are_read() {
     let delta = read(r#"{"type":"response.output_text.delta","delta":" sea","item_id":"m","output_index":0}"#);
     assert!(delta.bears_tokens && !delta.finishes);
     assert!(!read(r#"{"type":"response.created","response":{"status":"in_progress","usage":null}}"#).bears_tokens);
-    let end = read(r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":5,"input_tokens_details":{"cached_tokens":4}}}}"#);
+    let end = read(
+        r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":5,"input_tokens_details":{"cached_tokens":4}}}}"#,
+    );
     assert!(end.finishes);
     let usage = end.usage.unwrap();
     assert_eq!((usage.prompt, usage.output, usage.cached), (9, 5, Some(4)));

@@ -72,7 +72,12 @@ fn main() {
             let run = run(&asked);
             println!(
                 "open: {rate}/s asked, {:.1}/s at the server; lateness p50 {:.3} ms, p99 {:.3} ms, max {:.3} ms; intended to arrival p99 {:.3} ms; TTFT p99 said {:.2} ms",
-                run.requests_per_s, run.said.lag_ms.p50, run.said.lag_ms.p99, run.said.lag_ms.max, run.truth.arrival_ms.p99, run.said.ttft_ms.p99,
+                run.requests_per_s,
+                run.said.lag_ms.p50,
+                run.said.lag_ms.p99,
+                run.said.lag_ms.max,
+                run.truth.arrival_ms.p99,
+                run.said.ttft_ms.p99,
             );
         }
     }
@@ -83,7 +88,10 @@ fn main() {
             let before = scenario::resident_bytes();
             let run = run(&asked);
             let grown = run.resident.saturating_sub(before) as f64 / 1e6;
-            println!("memory: {streams} streams: {:.1} MB resident (server and client in one process), {grown:.1} MB of it grown by this level", run.resident as f64 / 1e6);
+            println!(
+                "memory: {streams} streams: {:.1} MB resident (server and client in one process), {grown:.1} MB of it grown by this level",
+                run.resident as f64 / 1e6
+            );
         }
     }
 }

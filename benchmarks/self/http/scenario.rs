@@ -153,7 +153,8 @@ pub(crate) fn run(asked: &Asked) -> Run {
     };
     let chunks = if cycle_ms > 0.0 { Chunks::Keep } else { Chunks::Count };
     let before = (thread_cpu(), clock.spun(), clock.now(), plimsoll::clock::process_cpu());
-    let driven = drive(Arrivals { when, what: &mut what }, DriveManner { chunks, ..DriveManner::default() }, &mut stop, &mut target, &mut clock);
+    let driven =
+        drive(Arrivals { when, what: &mut what }, DriveManner { chunks, ..DriveManner::default() }, &mut stop, &mut target, &mut clock);
     let after = (thread_cpu(), clock.spun(), clock.now(), plimsoll::clock::process_cpu());
     let wall = after.2.since(before.2).as_secs_f64();
     let spun = after.1.since(before.1);

@@ -57,7 +57,14 @@ pub(crate) fn said(records: &[RequestRecord]) -> SaidFigures {
 }
 
 /// By the server's log; `origin` is the client's clock zero on the system's. The errors of the client's TTFT come along.
-pub(crate) fn truth(truth: &Truth, records: &[RequestRecord], origin: u64, streams: u32, cycle_ms: f64, tokens: u32) -> (TrueFigures, Quantiles) {
+pub(crate) fn truth(
+    truth: &Truth,
+    records: &[RequestRecord],
+    origin: u64,
+    streams: u32,
+    cycle_ms: f64,
+    tokens: u32,
+) -> (TrueFigures, Quantiles) {
     let by_id: HashMap<&str, &RequestTruth> = truth.requests.iter().filter_map(|request| Some((request.id.as_deref()?, request))).collect();
     let joined: Vec<(&RequestRecord, &RequestTruth)> =
         records.iter().filter_map(|record| Some((record, *by_id.get(format!("bench-{}", record.id).as_str())?))).collect();
@@ -73,7 +80,9 @@ pub(crate) fn truth(truth: &Truth, records: &[RequestRecord], origin: u64, strea
     let figures = TrueFigures {
         ttft_ms: Quantiles::of(joined.iter().filter_map(|(_, request)| ttft(request)).collect()),
         gap_ms: Quantiles::of(gaps.collect()),
-        arrival_ms: Quantiles::of(joined.iter().map(|(record, request)| ms(request.read_at.saturating_sub(origin + record.intended.0))).collect()),
+        arrival_ms: Quantiles::of(
+            joined.iter().map(|(record, request)| ms(request.read_at.saturating_sub(origin + record.intended.0))).collect(),
+        ),
         chunks_per_s: (high - low) as f64 / span,
         offered_chunks_per_s: f64::from(streams) * f64::from(tokens) / cycle_ms * 1000.0,
     };

@@ -10,6 +10,7 @@ use crate::capacity::imported::NoImported;
 use crate::capacity::plan::PlanError;
 use crate::capacity::scenario::ScenarioError;
 use crate::capacity::throughput::NoCapacity;
+use crate::capacity::transfer::NoTransfer;
 use crate::cli::exit::Exit;
 use crate::device::error::DeviceError;
 use crate::engine::limits::RequestError;
@@ -70,8 +71,7 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<PlanError>(),
         |link| link.is::<AmbiguousOrder>(),
     ];
-    const UNAVAILABLE: &[fn(&(dyn Error + 'static)) -> bool] =
-        &[
+    const UNAVAILABLE: &[fn(&(dyn Error + 'static)) -> bool] = &[
         |link| link.is::<TargetHangs>(),
         |link| link.is::<NoTelemetry>(),
         |link| link.is::<UnknownGpu>(),
@@ -98,6 +98,7 @@ fn by_value(link: &(dyn Error + 'static)) -> Option<Exit> {
         .or_else(|| link.downcast_ref().map(of_load))
         .or_else(|| link.downcast_ref().map(of_start))
         .or_else(|| link.downcast_ref().map(of_no_capacity))
+        .or_else(|| link.downcast_ref().map(of_no_transfer))
         .or_else(|| link.downcast_ref().map(of_no_imported))
         .or_else(|| link.downcast_ref().map(of_export))
         .or_else(|| link.downcast_ref().map(of_halt))
@@ -187,6 +188,15 @@ fn of_export(error: &ExportError) -> Exit {
     match error {
         ExportError::NoRequestLog { .. } | ExportError::NoLevel { .. } => Exit::BadInput,
         ExportError::Encode { .. } => Exit::Internal,
+    }
+}
+
+fn of_no_transfer(error: &NoTransfer) -> Exit {
+    match error {
+        NoTransfer::NoCapacity(error) => of_no_capacity(error),
+        NoTransfer::Kind { .. } => Exit::Usage,
+        NoTransfer::Differ { .. } | NoTransfer::Unknown { .. } => Exit::Inconclusive,
+        NoTransfer::Newer { .. } => Exit::BadInput,
     }
 }
 

@@ -76,7 +76,8 @@ impl Writer {
     /// For requests to `path` of `authority` with these headers.
     #[must_use]
     pub fn new(manner: Manner, authority: &str, path: &str, headers: &[(String, String)], tag: &str) -> Self {
-        let mut head = format!("POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\nAccept: text/event-stream\r\n");
+        let mut head =
+            format!("POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\nAccept: text/event-stream\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

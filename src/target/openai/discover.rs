@@ -185,7 +185,13 @@ impl Probe<'_> {
         let tokens = f64::from(output.unwrap_or(first.counted));
         let length_forced = manner.force_length.then_some(output.unwrap_or(first.counted) == ANSWER);
         let repeat = self.repeat(&manner)?;
-        Ok(Found { tokens_per_event: (tokens / f64::from(first.count.events.max(1))).max(1.0), manner, token_source, length_forced, repeat })
+        Ok(Found {
+            tokens_per_event: (tokens / f64::from(first.count.events.max(1))).max(1.0),
+            manner,
+            token_source,
+            length_forced,
+            repeat,
+        })
     }
 
     /// Tokens a word, by what the server counts for a short prompt and a long one.
@@ -208,7 +214,11 @@ impl Probe<'_> {
         let (Some(first_ttft), Some(second_ttft)) = (first.ttft, second.ttft) else { return Ok(None) };
         Ok(Some(RepeatProbe {
             prompt_tokens: second.count.prompt_by_usage.unwrap_or(REPEATED),
-            cached_tokens: second.count.prompt_by_usage.map(|_| second.count.cached).filter(|cached| *cached > 0 || second.count.tells_cached),
+            cached_tokens: second
+                .count
+                .prompt_by_usage
+                .map(|_| second.count.cached)
+                .filter(|cached| *cached > 0 || second.count.tells_cached),
             first_ms: first_ttft.as_millis_f64(),
             second_ms: second_ttft.as_millis_f64(),
         }))

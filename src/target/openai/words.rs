@@ -11,11 +11,11 @@ const WORDS: [&str; 128] = [
     "the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not", "he", "this", "are", "or",
     "his", "from", "at", "which", "but", "have", "an", "had", "they", "you", "were", "their", "one", "all", "we", "can", "her", "has",
     "there", "been", "if", "more", "when", "will", "would", "who", "so", "no", "out", "up", "into", "that", "than", "them", "other",
-    "time", "some", "could", "these", "two", "may", "first", "then", "do", "any", "like", "my", "now", "over", "such", "our", "man",
-    "me", "even", "most", "made", "after", "also", "well", "did", "many", "before", "must", "years", "back", "through", "much", "where",
-    "your", "way", "down", "should", "because", "long", "each", "just", "state", "people", "those", "too", "how", "little", "good",
-    "world", "make", "very", "year", "still", "see", "work", "life", "being", "house", "right", "between", "last", "same", "under",
-    "never", "day", "old", "while", "great", "against", "place", "found", "used", "part",
+    "time", "some", "could", "these", "two", "may", "first", "then", "do", "any", "like", "my", "now", "over", "such", "our", "man", "me",
+    "even", "most", "made", "after", "also", "well", "did", "many", "before", "must", "years", "back", "through", "much", "where", "your",
+    "way", "down", "should", "because", "long", "each", "just", "state", "people", "those", "too", "how", "little", "good", "world",
+    "make", "very", "year", "still", "see", "work", "life", "being", "house", "right", "between", "last", "same", "under", "never", "day",
+    "old", "while", "great", "against", "place", "found", "used", "part",
 ];
 
 /// How many tokens the server counts for words.

@@ -121,7 +121,8 @@ fn relay(mut client: &TcpStream, behind: SocketAddr, config: Arc<ServerConfig>, 
             let length = server.read(&mut room).unwrap_or(0);
             let mut rest = &room[..length];
             while !rest.is_empty() {
-                let size = if manner.records.is_empty() { rest.len() } else { manner.records[turn % manner.records.len()].clamp(1, rest.len()) };
+                let size =
+                    if manner.records.is_empty() { rest.len() } else { manner.records[turn % manner.records.len()].clamp(1, rest.len()) };
                 let (piece, after) = rest.split_at(size);
                 (rest, turn) = (after, turn + 1);
                 tls.writer().write_all(piece).ok()?;
