@@ -1,9 +1,11 @@
 //! A server as the target of a campaign: waited for, asked how it wants to be asked, and looked for again when it went away.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustls::ClientConfig;
 
 use crate::campaign::interrupt::Interrupt;
 use crate::campaign::measure::Halt;
@@ -20,7 +22,7 @@ use crate::target::openai::clients::Clients;
 use crate::target::openai::discover::{Found, Wish, discover};
 use crate::target::openai::reactor::OpenAi;
 use crate::target::openai::ready::{self, NotReady, Patience, Served};
-use crate::target::openai::{Server, TimeLimits};
+use crate::target::openai::{Server, TimeLimits, http2};
 
 /// How long a server that went away in the middle of a run is waited for.
 const COMES_BACK: Patience = Patience { loading: Duration::from_secs(300), absent: Duration::from_secs(10) };
@@ -38,12 +40,27 @@ pub struct ServerWish {
     pub limits: TimeLimits,
     /// How long it is waited for.
     pub patience: Patience,
-    /// Threads that ask it: 1 is the generator's own, more are threads of their own.
-    pub client_threads: u32,
+    /// What is spoken with it.
+    pub protocol: Protocol,
     /// GPUs behind it, where that was said.
     pub gpus: Option<u32>,
     /// Names probes and requests apart from those of other runs.
     pub seed: u64,
+}
+
+/// What is spoken with a server, and by whom.
+#[derive(Clone, Debug)]
+pub enum Protocol {
+    /// HTTP/1.1, by so many threads: 1 is the generator's own, more are threads of their own.
+    Http1 {
+        /// 1 or more.
+        threads: u32,
+    },
+    /// HTTP/2, by one thread of its own.
+    Http2 {
+        /// What encrypted connections are made with.
+        tls: Option<Arc<ClientConfig>>,
+    },
 }
 
 /// A server that answers.
@@ -81,7 +98,11 @@ pub fn reach(wish: ServerWish, interrupt: &Interrupt, tell: &mut dyn FnMut(Strin
     let address = wish.client.reach()?;
     let found = discover(&wish.client, &address, &served, &wish.ways, wish.seed)?;
     let cache_reset = ready::reset_cache(&wish.client, None);
-    Ok(Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, waited })
+    let reached = Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, waited };
+    if matches!(reached.wish.protocol, Protocol::Http2 { .. }) {
+        http2::greet(&reached.server(TargetIdentity::unknown(), 0))?;
+    }
+    Ok(reached)
 }
 
 impl Reached {
@@ -115,6 +136,26 @@ impl Reached {
         self.wish.ways.natural_length
     }
 
+    /// It, as the `number`th client is to ask it.
+    fn server(&self, identity: TargetIdentity, number: u64) -> Server {
+        let Self { wish, address, found, .. } = self;
+        let tls = match &wish.protocol {
+            Protocol::Http1 { .. } => &wish.client.tls,
+            Protocol::Http2 { tls } => tls,
+        };
+        Server {
+            endpoint: wish.client.endpoint.clone(),
+            address: address.clone(),
+            tls: tls.clone(),
+            headers: wish.client.headers.clone(),
+            manner: found.manner.clone(),
+            limits: wish.limits,
+            identity,
+            tokens_per_event: found.tokens_per_event,
+            tag: format!("plimsoll-{:x}-{number}", wish.seed),
+        }
+    }
+
     fn identity(&self) -> TargetIdentity {
         let url = self.wish.client.endpoint.to_string();
         let devices = self.wish.gpus.or((self.gpus_found > 0).then_some(self.gpus_found));
@@ -125,6 +166,9 @@ impl Reached {
         }
         if self.natural_length() {
             labels.push("answers end when the model ends them".to_owned());
+        }
+        if matches!(self.wish.protocol, Protocol::Http2 { .. }) {
+            labels.push("asked over HTTP/2".to_owned());
         }
         if self.found.token_source == TokenSource::Events {
             labels.push("tokens counted one an event: the server gives no usage".to_owned());
@@ -170,7 +214,8 @@ impl ServerTargets {
     /// What the server is in every detail that a resumed run must find again.
     #[must_use]
     pub fn made_of(&self) -> String {
-        format!("{:?}", self.reached.found.manner)
+        let http2 = matches!(self.reached.wish.protocol, Protocol::Http2 { .. });
+        format!("{:?}{}", self.reached.found.manner, if http2 { " over HTTP/2" } else { "" })
     }
 }
 
@@ -184,7 +229,7 @@ impl Targets for ServerTargets {
     }
 
     fn fresh(&mut self) -> anyhow::Result<Box<dyn Target>> {
-        let Reached { wish, address, found, .. } = &self.reached;
+        let wish = &self.reached.wish;
         if self.made > 0 {
             let mut quiet = |_: Duration, _: &str| {};
             let stop = || self.interrupt.raised().is_some();
@@ -198,23 +243,13 @@ impl Targets for ServerTargets {
             let _ = ready::reset_cache(&wish.client, Some(path));
         }
         self.made += 1;
-        let server = Server {
-            endpoint: wish.client.endpoint.clone(),
-            address: address.clone(),
-            tls: wish.client.tls.clone(),
-            headers: wish.client.headers.clone(),
-            manner: found.manner.clone(),
-            limits: wish.limits,
-            identity: self.identity.clone(),
-            tokens_per_event: found.tokens_per_event,
-            tag: format!("plimsoll-{:x}-{}", wish.seed, self.made),
+        let server = Arc::new(self.reached.server(self.identity.clone(), self.made));
+        let made: io::Result<Box<dyn Target>> = match wish.protocol {
+            Protocol::Http1 { threads: 1 } => OpenAi::new(server, self.clock).map(|client| Box::new(client) as _),
+            Protocol::Http1 { threads } => Clients::start(&server, threads as usize, self.clock).map(|clients| Box::new(clients) as _),
+            Protocol::Http2 { .. } => http2::start(&server, self.clock).map(|client| Box::new(client) as _),
         };
-        let (server, threads) = (Arc::new(server), wish.client_threads);
-        if threads > 1 {
-            let clients = Clients::start(&server, threads as usize, self.clock);
-            return Ok(Box::new(clients.context("cannot start threads that wait for sockets. Check `ulimit -n` and `ulimit -u`")?));
-        }
-        Ok(Box::new(OpenAi::new(server, self.clock).context("cannot wait for sockets. Check `ulimit -n`")?))
+        made.context("cannot wait for sockets. Check `ulimit -n` and `ulimit -u`")
     }
 
     fn cold_start(&self) -> ColdStart {

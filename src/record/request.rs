@@ -70,6 +70,12 @@ pub struct TokenCount {
 }
 
 impl TokenCount {
+    /// Tokens of the answer by whoever counted them; `None` where nobody did.
+    #[must_use]
+    pub fn output(&self) -> Option<u32> {
+        self.output_by_usage
+    }
+
     /// Whether the server counts other tokens than events came.
     #[must_use]
     pub fn disagrees(&self) -> bool {
@@ -152,7 +158,7 @@ impl RequestRecord {
             self.made_tokens = Some(self.prompt_tokens);
             self.prompt_tokens = prompt_tokens;
         }
-        let Some(tokens) = count.output_by_usage.filter(|tokens| *tokens != self.output_tokens) else { return };
+        let Some(tokens) = count.output().filter(|tokens| *tokens != self.output_tokens) else { return };
         let counted = u64::from(self.output_tokens.max(1));
         let (mut before, mut given) = (0_u64, 0_u64);
         for chunk in &mut self.chunks {

@@ -40,6 +40,7 @@ mod in_process;
 mod kv_blocks;
 mod memory;
 mod nvidia;
+mod openai_http2;
 mod openai_target;
 mod openai_threads;
 mod openai_tls;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::campaign::interrupt::Interrupt;
-use crate::campaign::servers::{Reached, ServerWish, reach};
+use crate::campaign::servers::{Protocol, Reached, ServerWish, reach};
 use crate::cli::bench::args::BenchArgs;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::length_of_time;
@@ -63,6 +63,9 @@ pub struct ServerArgs {
     /// Threads that send and read, each on a core of its own where there are enough; 1 is the generator's own thread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub client_threads: u32,
+    /// Ask over HTTP/2: many requests on few connections, on one thread of its own; the server must speak it
+    #[arg(long, conflicts_with = "client_threads")]
+    pub http2: bool,
     /// Wait this long for a server that is not there yet [default: three tries; ten minutes while it loads]
     #[arg(long, value_name = "TIME", value_parser = length_of_time::read)]
     pub wait_ready: Option<Duration>,
@@ -137,6 +140,11 @@ pub(super) fn connect(
         (None, false) => Trust::System,
     };
     let tls = endpoint.tls.then(|| tls::config(&trust, &["http/1.1"])).transpose().exit_with(Exit::BadInput)?;
+    let protocol = if server.http2 {
+        Protocol::Http2 { tls: endpoint.tls.then(|| tls::config(&trust, &["h2"])).transpose().exit_with(Exit::BadInput)? }
+    } else {
+        Protocol::Http1 { threads: server.client_threads }
+    };
     let mut headers = server.headers.clone();
     if let Some(key) = key(server)? {
         headers.push(("Authorization".to_owned(), format!("Bearer {key}")));
@@ -167,7 +175,7 @@ pub(super) fn connect(
             loading: server.wait_ready.unwrap_or(Duration::from_secs(600)),
             absent: server.wait_ready.unwrap_or(Duration::ZERO),
         },
-        client_threads: server.client_threads,
+        protocol,
         gpus: server.gpus,
         seed: rng::derive(seed, "server"),
     };

@@ -12,6 +12,8 @@ pub mod clients;
 mod connection;
 pub mod delta;
 pub mod discover;
+pub mod exchange;
+pub mod http2;
 mod pool;
 pub mod reactor;
 pub mod ready;

@@ -17,12 +17,12 @@ use crate::clock::{Clock, Monotonic, Nanos};
 use crate::record::request::FailureKind;
 use crate::record::target::{TargetCounters, TargetIdentity};
 use crate::target::openai::Server;
-use crate::target::openai::answer::{Failure, Heard};
+use crate::target::openai::answer::Heard;
 use crate::target::openai::ask::Writer;
 use crate::target::openai::connection::{Connection, State};
+use crate::target::openai::exchange::Failure;
 use crate::target::openai::pool::Pool;
-use crate::target::openai::reactor::limits::unreachable;
-use crate::target::openai::reckoning::TokensPerEvent;
+use crate::target::openai::reckoning::Tally;
 use crate::target::{Event, EventKind, Slot, Target};
 use crate::workload::request::Request;
 
@@ -47,10 +47,9 @@ pub struct OpenAi {
     events: VecDeque<Event>,
     ready: Vec<epoll::Event>,
     scratch: Vec<u8>,
-    per_event: TokensPerEvent,
+    tally: Tally,
     looked: Nanos,
     limits_looked: Nanos,
-    counters: TargetCounters,
     failures: BTreeMap<FailureKind, (u64, String)>,
     reconnected: u64,
     /// Nothing was heard of it since a connection could not be made.
@@ -74,8 +73,6 @@ impl OpenAi {
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let (endpoint, manner) = (&server.endpoint, server.manner.clone());
         let path = endpoint.path(manner.api.path());
-        let mut per_event = TokensPerEvent::default();
-        per_event.learn(1000, (server.tokens_per_event * 1000.0) as u32);
         Ok(Self {
             writer: Writer::new(manner, &endpoint.authority(), &path, &server.headers, &server.tag),
             clock,
@@ -84,10 +81,9 @@ impl OpenAi {
             events: VecDeque::new(),
             ready: Vec::with_capacity(AT_ONCE),
             scratch: vec![0; READ],
-            per_event,
+            tally: Tally::expecting(server.tokens_per_event),
             looked: Nanos::ZERO,
             limits_looked: Nanos::ZERO,
-            counters: TargetCounters::default(),
             failures: BTreeMap::new(),
             reconnected: 0,
             gone: false,
@@ -144,7 +140,7 @@ impl OpenAi {
         let Some(mut connection) = self.pool.take(index) else { return };
         if connection.state == State::Connecting {
             if let Err(error) = connection.stream.connected() {
-                return self.fail(index, connection, unreachable(&error));
+                return self.fail(index, connection, Failure::unreachable(&error));
             }
             if !flags.contains(epoll::EventFlags::OUT) {
                 return self.keep(index, connection);
@@ -179,8 +175,8 @@ impl OpenAi {
                 return self.lose(index, connection, &ErrorKind::UnexpectedEof.into());
             }
             let heard = match length {
-                0 => connection.answer.connection_ended(),
-                _ => connection.answer.feed(&self.scratch[..length], &self.per_event),
+                0 => connection.answer.connection_ended(&self.tally.per_event),
+                _ => connection.answer.feed(&self.scratch[..length], &self.tally.per_event),
             };
             if connection.state == State::Draining {
                 if heard.reusable {
@@ -197,7 +193,7 @@ impl OpenAi {
             }
             if heard.tokens > 0 {
                 (connection.since, connection.has_tokens) = (at, true);
-                self.counters.decode_tokens += u64::from(heard.tokens);
+                self.tally.counters.decode_tokens += u64::from(heard.tokens);
                 self.tell(connection.slot, at, EventKind::Tokens(heard.tokens));
             }
             if heard.ended {
@@ -212,13 +208,7 @@ impl OpenAi {
     /// The request is over.
     fn end(&mut self, index: usize, mut connection: Box<Connection>, at: Nanos, heard: &Heard, closed: bool) {
         let (slot, count) = (connection.slot, connection.answer.token_count());
-        let counted = u64::from(connection.answer.counted());
-        if let Some(tokens) = count.output_by_usage {
-            self.per_event.learn(count.events, tokens);
-            self.counters.decode_tokens = self.counters.decode_tokens + u64::from(tokens) - counted.min(self.counters.decode_tokens);
-        }
-        self.counters.prefill_tokens += u64::from(count.prompt_by_usage.unwrap_or(0).saturating_sub(count.cached));
-        self.counters.cached_tokens += u64::from(count.cached);
+        self.tally.ended(&count, connection.answer.counted());
         if count.events > 0 {
             self.tell(slot, at, EventKind::Reckoned(count));
         }
@@ -261,8 +251,8 @@ impl OpenAi {
                 self.drop_connection(index, connection);
             }
             State::Draining => self.drop_connection(index, connection),
-            State::Connecting => self.fail(index, connection, unreachable(error)),
-            State::Busy if connection.stream.is_handshaking() => self.fail(index, connection, unreachable(error)),
+            State::Connecting => self.fail(index, connection, Failure::unreachable(error)),
+            State::Busy if connection.stream.is_handshaking() => self.fail(index, connection, Failure::unreachable(error)),
             State::Busy if connection.answers > 0 && !connection.has_byte => self.send_again(index, connection),
             State::Busy => {
                 let kind = if error.kind() == ErrorKind::InvalidData { FailureKind::Malformed } else { FailureKind::ConnectionLost };
@@ -281,7 +271,7 @@ impl OpenAi {
                 self.drop_connection(index, connection);
                 self.place(slot, fresh);
             }
-            Err(error) => self.fail(index, connection, unreachable(&error)),
+            Err(error) => self.fail(index, connection, Failure::unreachable(&error)),
         }
     }
 
@@ -357,7 +347,7 @@ impl Target for OpenAi {
                 self.place(slot, connection);
             }
             Err(error) => {
-                let failure = unreachable(&error);
+                let failure = Failure::unreachable(&error);
                 self.gone |= failure.kind == FailureKind::Unreachable;
                 self.tell(slot, self.clock.now(), EventKind::Failed(failure.kind));
                 self.note(failure);
@@ -398,6 +388,6 @@ impl Target for OpenAi {
     }
 
     fn counters(&self) -> TargetCounters {
-        self.counters
+        self.tally.counters
     }
 }

@@ -1,5 +1,8 @@
 //! How many tokens an event stands for: by the server's own running count, else by what its answers had on average.
 
+use crate::record::request::TokenCount;
+use crate::record::target::TargetCounters;
+
 /// Tokens of an answer as they come, counted in whole tokens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reckoning {
@@ -43,6 +46,36 @@ impl TokensPerEvent {
             self.tokens = self.tokens * FADE + f64::from(tokens);
             self.events = self.events * FADE + f64::from(events);
         }
+    }
+}
+
+/// What all answers of one client had together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Their tokens.
+    pub counters: TargetCounters,
+    /// How many an event stands for.
+    pub per_event: TokensPerEvent,
+}
+
+impl Tally {
+    /// None yet; an event is expected to stand for so many tokens.
+    #[must_use]
+    pub fn expecting(tokens_per_event: f64) -> Self {
+        let mut per_event = TokensPerEvent::default();
+        per_event.learn(1000, (tokens_per_event * 1000.0) as u32);
+        Self { counters: TargetCounters::default(), per_event }
+    }
+
+    /// An answer ended: what was counted as it came gives way to what is known now.
+    pub fn ended(&mut self, count: &TokenCount, counted: u32) {
+        if let Some(tokens) = count.output() {
+            self.per_event.learn(count.events, tokens);
+            let before = self.counters.decode_tokens.saturating_sub(u64::from(counted));
+            self.counters.decode_tokens = before + u64::from(tokens);
+        }
+        self.counters.prefill_tokens += u64::from(count.prompt_by_usage.unwrap_or(0).saturating_sub(count.cached));
+        self.counters.cached_tokens += u64::from(count.cached);
     }
 }
 

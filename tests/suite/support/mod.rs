@@ -2,6 +2,7 @@
 
 pub(crate) mod fake_cuda;
 pub(crate) mod fake_nvml;
+pub(crate) mod h2_server;
 pub(crate) mod host_gpu;
 #[path = "../../fakes/openai/mod.rs"]
 pub(crate) mod openai;

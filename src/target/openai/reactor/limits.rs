@@ -1,13 +1,9 @@
-//! How long each part of a request may take, and whose fault it is that there is no connection.
-
-use std::io;
-
-use rustix::io::Errno;
+//! How long each part of a request may take.
 
 use crate::clock::Nanos;
 use crate::record::request::FailureKind;
-use crate::target::openai::answer::Failure;
 use crate::target::openai::connection::State;
+use crate::target::openai::exchange::Failure;
 use crate::target::openai::reactor::OpenAi;
 
 /// How long the rest of an answer may take after its end.
@@ -37,11 +33,4 @@ impl OpenAi {
             }
         }
     }
-}
-
-/// Why there is no connection: whose fault it is.
-pub(super) fn unreachable(error: &io::Error) -> Failure {
-    let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
-    let is_own = error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code));
-    Failure::of(if is_own { FailureKind::ClientLimit } else { FailureKind::Unreachable }, error.to_string())
 }

@@ -1,0 +1,248 @@
+//! What an answer says, whatever framed it on the wire: its events, its tokens, and what became of it.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::http::head::Head;
+use crate::record::request::{FailureKind, TokenCount};
+use crate::target::openai::delta::{Delta, Usage};
+use crate::target::openai::reckoning::{Reckoning, TokensPerEvent};
+use crate::target::openai::sse::EventStream;
+
+/// Longest body of an answer that is no stream.
+const BODY_AT_MOST: usize = 16 << 20;
+
+/// Why an answer is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its class.
+    pub kind: FailureKind,
+    /// How long the server wants to be left alone, where it says so.
+    pub retry_after: Option<Duration>,
+    /// In the server's words, or ours.
+    pub message: String,
+}
+
+impl Failure {
+    /// One of `kind`.
+    #[must_use]
+    pub fn of(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, retry_after: None, message: message.into() }
+    }
+
+    /// There is no connection: whose fault it is.
+    #[must_use]
+    pub fn unreachable(error: &io::Error) -> Self {
+        let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+        let is_own = error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code));
+        Self::of(if is_own { FailureKind::ClientLimit } else { FailureKind::Unreachable }, error.to_string())
+    }
+}
+
+/// An answer that is being received, without its framing.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    status: u16,
+    event_stream: bool,
+    retry_after: Option<Duration>,
+    /// The body of an answer that is no stream.
+    held: Vec<u8>,
+    events: EventStream,
+    reckoning: Reckoning,
+    usage: Option<Usage>,
+    finished: bool,
+    done: bool,
+    failure: Option<Failure>,
+}
+
+impl Exchange {
+    /// Another answer begins; memory is kept.
+    pub fn reset(&mut self) {
+        self.held.clear();
+        self.events.reset();
+        (self.usage, self.failure) = (None, None);
+        (self.finished, self.done) = (false, false);
+        self.reckoning = Reckoning::default();
+    }
+
+    /// Its head came.
+    pub fn begins(&mut self, head: &Head) {
+        (self.status, self.event_stream, self.retry_after) = (head.status, head.event_stream, head.retry_after);
+    }
+
+    /// Takes a piece of its body; what its events say is put with what came together with it.
+    ///
+    /// # Errors
+    /// When it has no end.
+    pub fn take(&mut self, piece: &[u8], together: &mut Together) -> Result<(), String> {
+        if self.event_stream && self.is_good() {
+            return self.events.feed(piece, &mut |data| together.take(data)).map_err(|error| error.to_string());
+        }
+        self.held.extend_from_slice(piece);
+        if self.held.len() > BODY_AT_MOST { Err("the body has no end".to_owned()) } else { Ok(()) }
+    }
+
+    /// What came together is understood; returns the tokens that it brought.
+    pub fn apply(&mut self, together: Together, per_event: &TokensPerEvent) -> u32 {
+        self.finished |= together.finishes;
+        self.done |= together.done;
+        if let Some(failure) = together.failure {
+            self.failure.get_or_insert(failure);
+        }
+        if together.events == 0 {
+            self.usage = together.usage.or(self.usage);
+            return 0;
+        }
+        // A usage beside tokens is a running count; one that stands alone at the end is no help for those before it.
+        let brought = self.reckoning.take(together.events, together.running, per_event);
+        self.usage = together.usage.or(self.usage);
+        brought
+    }
+
+    /// Whether `[DONE]` came: the request is over, though the body has perhaps not said its last.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The body is whole; returns the tokens that its end brought.
+    pub fn conclude(&mut self, per_event: &TokensPerEvent) -> u32 {
+        let mut tokens = 0;
+        if !self.is_good() {
+            let said = said_by(&self.held);
+            let kind = match self.status {
+                429 | 503 => FailureKind::Refused,
+                500.. => FailureKind::TargetError,
+                _ => FailureKind::Rejected,
+            };
+            self.failure = Some(Failure { retry_after: self.retry_after, ..Failure::of(kind, format!("{}: {said}", self.status)) });
+        } else if self.event_stream {
+            let mut together = Together::default();
+            let cut = self.events.end(&mut |data| together.take(data));
+            tokens = self.apply(together, per_event);
+            if cut {
+                self.failure.get_or_insert(Failure::of(FailureKind::Truncated, "the stream ended inside an event"));
+            }
+        } else {
+            let mut together = Together::default();
+            let held = std::mem::take(&mut self.held);
+            together.take(&held);
+            self.held = held;
+            self.held.clear();
+            tokens = self.apply(together, per_event);
+            self.finished |= self.failure.is_none();
+        }
+        tokens += self.without_text();
+        self.judge();
+        tokens
+    }
+
+    /// Tokens of an answer that had no text to send, such as parts of a character: they came with its end.
+    fn without_text(&mut self) -> u32 {
+        let told = self.usage.map_or(0, |usage| usage.output);
+        if self.reckoning.events > 0 || told == 0 || self.failure.is_some() {
+            return 0;
+        }
+        self.reckoning.take(1, Some(told), &TokensPerEvent::default())
+    }
+
+    /// It is over: what it lacks, where it had no failure of its own.
+    pub fn judge(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        let ends = self.finished || self.done || self.usage.is_some();
+        if self.reckoning.events == 0 {
+            self.failure = Some(Failure::of(FailureKind::Empty, "the stream carried no token"));
+        } else if !ends {
+            let what = "the stream ended without a reason to finish, `[DONE]` or usage";
+            self.failure = Some(Failure::of(FailureKind::Truncated, what));
+        }
+    }
+
+    /// It failed, unless it had failed before.
+    pub fn fail(&mut self, kind: FailureKind, message: impl Into<String>) {
+        self.failure.get_or_insert(Failure::of(kind, message));
+    }
+
+    /// What went wrong, once it ended; `None` where all is well.
+    #[must_use]
+    pub fn failure(&mut self) -> Option<Failure> {
+        self.failure.take()
+    }
+
+    /// What is known of its tokens.
+    #[must_use]
+    pub fn token_count(&self) -> TokenCount {
+        TokenCount {
+            events: self.reckoning.events,
+            output_by_usage: self.usage.map(|usage| usage.output),
+            prompt_by_usage: self.usage.map(|usage| usage.prompt).filter(|prompt| *prompt > 0),
+            cached: self.usage.and_then(|usage| usage.cached).unwrap_or(0),
+            tells_cached: self.usage.is_some_and(|usage| usage.cached.is_some()),
+            running: self.reckoning.running,
+        }
+    }
+
+    /// Tokens counted so far.
+    #[must_use]
+    pub fn counted(&self) -> u32 {
+        self.reckoning.counted
+    }
+
+    fn is_good(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// An error body in few words.
+fn said_by(body: &[u8]) -> String {
+    let error = Delta::read(body).ok().and_then(|delta| delta.error);
+    error.unwrap_or_else(|| {
+        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    })
+}
+
+/// What the events of one read say: they came together.
+#[derive(Debug, Default)]
+pub struct Together {
+    events: u32,
+    finishes: bool,
+    done: bool,
+    usage: Option<Usage>,
+    /// The server's count of tokens at the last event that carried some.
+    running: Option<u32>,
+    failure: Option<Failure>,
+}
+
+impl Together {
+    fn take(&mut self, data: &[u8]) {
+        if data == b"[DONE]" {
+            self.done = true;
+            return;
+        }
+        if data.is_empty() {
+            return;
+        }
+        match Delta::read(data) {
+            Ok(delta) => {
+                self.finishes |= delta.finishes;
+                self.events += u32::from(delta.bears_tokens);
+                // A usage in the event that ends the answer counts it whole, and so do those before.
+                if delta.bears_tokens {
+                    self.running = delta.usage.map(|usage| usage.output);
+                }
+                self.usage = delta.usage.or(self.usage);
+                if let Some(error) = delta.error {
+                    self.failure.get_or_insert(Failure::of(FailureKind::TargetError, error));
+                }
+            }
+            Err(error) => {
+                self.failure.get_or_insert(Failure::of(FailureKind::Malformed, error.to_string()));
+            }
+        }
+    }
+}
