@@ -64,6 +64,15 @@ impl Series {
         }
     }
 
+    /// An answer that ended had so many tokens more, or fewer, than were counted: they are put right where it ended.
+    pub fn recounted(&mut self, at: Nanos, more: i64) {
+        if at >= self.origin {
+            let index = self.index(at);
+            let bin = self.bin(index);
+            bin.tokens = bin.tokens.saturating_add_signed(more);
+        }
+    }
+
     /// The first token of a request with so long a prompt came.
     pub fn prompted(&mut self, at: Nanos, prompt_tokens: u32) {
         if at >= self.origin {

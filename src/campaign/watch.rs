@@ -345,6 +345,11 @@ impl Stop for Watch<'_> {
         self.series.tokens(at, count);
     }
 
+    fn recounted(&mut self, at: Nanos, more: i64) {
+        self.whole_level_tokens = self.whole_level_tokens.saturating_add_signed(more);
+        self.series.recounted(at, more);
+    }
+
     fn let_go(&self) -> Nanos {
         match self.interrupt.raised() {
             Some(Signal::GpuFailed) => LET_GO_FAILED,

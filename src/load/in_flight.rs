@@ -69,6 +69,12 @@ impl InFlight {
         Some(slot)
     }
 
+    /// Tokens counted so far of an open request.
+    pub(super) fn tokens_of(&self, slot: Slot) -> Option<u32> {
+        let entry = self.slots.get(slot.0 as usize)?;
+        (entry.state == State::Open).then_some(entry.record.output_tokens)
+    }
+
     /// Applies one event; a record that ended comes back.
     pub(super) fn apply(&mut self, event: &Event) -> Option<RequestRecord> {
         let entry = self.slots.get_mut(event.slot.0 as usize)?;

@@ -125,8 +125,15 @@ struct Level<'a> {
 impl Level<'_> {
     fn take_events(&mut self) {
         while let Some(event) = self.target.next_event() {
-            if let EventKind::Tokens(count) = event.kind {
-                self.stop.tokens(event.at, count);
+            match event.kind {
+                EventKind::Tokens(count) => self.stop.tokens(event.at, count),
+                EventKind::Reckoned(count) => {
+                    let counted = self.in_flight.tokens_of(event.slot);
+                    if let Some((counted, told)) = counted.zip(count.output_by_usage).filter(|(counted, told)| counted != told) {
+                        self.stop.recounted(event.at, i64::from(told) - i64::from(counted));
+                    }
+                }
+                _ => {}
             }
             if let Some(record) = self.in_flight.apply(&event) {
                 self.calendar.ended(&record, event.at);

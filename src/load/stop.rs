@@ -60,6 +60,9 @@ pub trait Stop {
     /// Tokens arrived.
     fn tokens(&mut self, _at: Nanos, _count: u32) {}
 
+    /// An answer ended with so many tokens more (or fewer) than were counted on arrival: the server's count holds.
+    fn recounted(&mut self, _at: Nanos, _more: i64) {}
+
     /// A request ended, however it did.
     fn ended(&mut self, record: RequestRecord);
 }

@@ -23,6 +23,16 @@ const CLIENT: usize = 0;
 const SERVER: usize = 1;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // For a comparison with other clients: `client ADDRESS CONCURRENCY TOKENS REQUESTS`, against a server that runs already.
+    if let [name, address, concurrency, tokens, requests] = &arguments[..]
+        && name == "client"
+    {
+        let run =
+            scenario::client(address.parse().unwrap(), concurrency.parse().unwrap(), tokens.parse().unwrap(), requests.parse().unwrap());
+        println!("{run}");
+        return;
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
     scenario::pin(CLIENT);

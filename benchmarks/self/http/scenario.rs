@@ -104,14 +104,29 @@ pub(crate) fn resident_bytes() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// Runs it.
-pub(crate) fn run(asked: &Asked) -> Run {
-    let behaviour = asked.behaviour.clone();
-    let settings = Settings { cpu: Some(SERVER), keeps_requests: false, ..Settings::default() };
-    let server = OpenAiServer::with(settings, Box::new(move |_| behaviour.clone())).unwrap();
-    pin(CLIENT);
+/// Runs the client alone against a server that is there, and says what it saw as a JSON object.
+pub(crate) fn client(address: std::net::SocketAddr, concurrency: u32, tokens: u32, requests: usize) -> String {
     let mut clock = Monotonic::start();
-    let origin = crate::openai::truth::now() - clock.now().0;
+    let mut target = OpenAi::new(Arc::new(server_at(address, 1.0)), clock).unwrap();
+    let mut what = Alike { next: 0, tokens };
+    let mut stop = AfterRequests { count: requests, ..AfterRequests::default() };
+    let when = When::Closed { concurrency, stagger: Nanos::ZERO, seed: 1 };
+    let (cpu, begin) = (thread_cpu(), clock.now());
+    drive(Arrivals { when, what: &mut what }, DriveManner::default(), &mut stop, &mut target, &mut clock);
+    let (cpu, wall) = (thread_cpu().since(cpu).as_secs_f64(), clock.now().since(begin).as_secs_f64());
+    let said = truth::said(&stop.records);
+    let completed = stop.records.iter().filter(|record| record.completed()).count();
+    format!(
+        "{{\"completed\": {completed}, \"wall_s\": {wall:.3}, \"cpu_s\": {cpu:.3}, \"ttft_p50_ms\": {:.3}, \"ttft_p99_ms\": {:.3}, \"gap_p99_ms\": {:.3}, \"resident_mb\": {:.1}}}",
+        said.ttft_ms.p50,
+        said.ttft_ms.p99,
+        said.gap_ms.p99,
+        resident_bytes() as f64 / 1e6
+    )
+}
+
+/// A server by its address, asked as exactly as can be.
+fn server_at(address: std::net::SocketAddr, tokens_per_event: f64) -> Server {
     let manner = Manner {
         api: Api::Completions,
         model: "fake".to_owned(),
@@ -122,17 +137,28 @@ pub(crate) fn run(asked: &Asked) -> Run {
         completion_limit: false,
         more: String::new(),
     };
-    let target = Server {
-        endpoint: server.url().parse().unwrap(),
-        address: Address::Tcp(server.addr),
+    Server {
+        endpoint: format!("http://{address}").parse().unwrap(),
+        address: Address::Tcp(address),
         tls: None,
         headers: Vec::new(),
         manner,
         limits: TimeLimits::default(),
         identity: TargetIdentity::unknown(),
-        tokens_per_event: f64::from(asked.behaviour.tokens_per_event),
+        tokens_per_event,
         tag: "bench".to_owned(),
-    };
+    }
+}
+
+/// Runs it.
+pub(crate) fn run(asked: &Asked) -> Run {
+    let behaviour = asked.behaviour.clone();
+    let settings = Settings { cpu: Some(SERVER), keeps_requests: false, ..Settings::default() };
+    let server = OpenAiServer::with(settings, Box::new(move |_| behaviour.clone())).unwrap();
+    pin(CLIENT);
+    let mut clock = Monotonic::start();
+    let origin = crate::openai::truth::now() - clock.now().0;
+    let target = server_at(server.addr, f64::from(asked.behaviour.tokens_per_event));
     let mut target = OpenAi::new(Arc::new(target), clock).unwrap();
     let mut what = Alike { next: 0, tokens: asked.tokens };
     let mut stop = AfterRequests { count: asked.requests, records: Vec::with_capacity(asked.requests + 4096) };

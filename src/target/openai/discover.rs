@@ -197,7 +197,7 @@ impl Probe<'_> {
     /// Tokens a word, by what the server counts for a short prompt and a long one.
     fn word_rate(&self, manner: &Manner) -> Result<WordRate, DiscoverError> {
         let mut counts = Vec::new();
-        for words in [32, 160] {
+        for words in [16, 64] {
             let asked = self.ask(manner, u64::from(words), words, 4)?;
             match asked.count.prompt_by_usage {
                 Some(tokens) => counts.push((words, tokens)),

@@ -63,7 +63,7 @@ impl Tally {
     #[must_use]
     pub fn expecting(tokens_per_event: f64) -> Self {
         let mut per_event = TokensPerEvent::default();
-        per_event.learn(1000, (tokens_per_event * 1000.0) as u32);
+        per_event.learn(20, (tokens_per_event * 20.0).round() as u32);
         Self { counters: TargetCounters::default(), per_event }
     }
 

@@ -131,7 +131,13 @@ async fn connection(socket: TcpStream, script: Script, seen: Arc<Seen>) {
     }
 }
 
-async fn answer(request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>, script: Script, fault: Option<Fault>, seen: Arc<Seen>) {
+async fn answer(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    script: Script,
+    fault: Option<Fault>,
+    seen: Arc<Seen>,
+) {
     let at_once = seen.at_once.fetch_add(1, Ordering::Relaxed) + 1;
     seen.most_at_once.fetch_max(at_once, Ordering::Relaxed);
     if told(request, &mut respond, &script, fault, &seen).await.is_none() {
@@ -180,7 +186,9 @@ async fn told(
                 stream.send_reset(reason);
                 return Some(());
             }
-            Some(Fault::Stall(after)) if token == after => return std::future::poll_fn(|waker| stream.poll_reset(waker)).await.err().map(|_| ()),
+            Some(Fault::Stall(after)) if token == after => {
+                return std::future::poll_fn(|waker| stream.poll_reset(waker)).await.err().map(|_| ());
+            }
             Some(Fault::Cut(after)) if token == after => return stream.send_data(Bytes::from_static(b"data: {\"cho"), true).ok(),
             _ => {}
         }

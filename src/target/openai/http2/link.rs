@@ -121,7 +121,9 @@ pub(super) fn failure_of(error: &h2::Error) -> Failure {
     let kind = match error.reason() {
         Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) => FailureKind::Refused,
         Some(Reason::INTERNAL_ERROR) if error.is_remote() => FailureKind::TargetError,
-        Some(Reason::PROTOCOL_ERROR | Reason::FRAME_SIZE_ERROR | Reason::COMPRESSION_ERROR | Reason::FLOW_CONTROL_ERROR) if error.is_library() => {
+        Some(Reason::PROTOCOL_ERROR | Reason::FRAME_SIZE_ERROR | Reason::COMPRESSION_ERROR | Reason::FLOW_CONTROL_ERROR)
+            if error.is_library() =>
+        {
             FailureKind::Malformed
         }
         _ => FailureKind::ConnectionLost,

@@ -235,7 +235,8 @@ impl Client {
         // Nothing was sent so far: another connection is as good.
         let unsent = |error: h2::Error| Lost { again: true, ..lost(error, false) };
         let mut sender = link.sender().ready().await.map_err(unsent)?;
-        let mut head = http::Request::post(self.uri.clone()).body(()).map_err(|error| Failure::of(FailureKind::Rejected, error.to_string()))?;
+        let mut head =
+            http::Request::post(self.uri.clone()).body(()).map_err(|error| Failure::of(FailureKind::Rejected, error.to_string()))?;
         *head.headers_mut() = self.headers.clone();
         if let Ok(id) = HeaderValue::from_str(&format!("{}-{}", self.server.tag, request.id)) {
             head.headers_mut().insert("x-request-id", id);
@@ -244,7 +245,8 @@ impl Client {
         stream.send_data(body.clone(), true).map_err(unsent)?;
         let began = self.clock.now();
         let response = timeout(length(limits.first_token), response).await;
-        let response = response.map_err(|_| late(limits.first_token, FailureKind::FirstTokenTimeout))?.map_err(|error| lost(error, false))?;
+        let response =
+            response.map_err(|_| late(limits.first_token, FailureKind::FirstTokenTimeout))?.map_err(|error| lost(error, false))?;
         self.tell(slot, self.clock.now(), EventKind::FirstByte);
         exchange.begins(&head_of(&response));
         link.answers.set(link.answers.get() + 1);
