@@ -5,8 +5,8 @@
     peers/bin/python benchmarks/peers/serve_model.py
 
 A fresh server for each client. The `openai` package streams with as many threads as there shall be requests in flight and stamps with
-`perf_counter`; aiperf is run as a user would, with the tokenizer of a test checkpoint. The server's side is the difference of its `/metrics`
-from the first request to the last: tokens, steps, and so how many tokens a step computed.
+`perf_counter`; aiperf is run as a user would, with the tokenizer of a test checkpoint. The server's side is its `/metrics`, read
+20 times a second: tokens/s from the first token to the last, tokens, steps, and so how many tokens a step computed.
 """
 
 import argparse
@@ -31,13 +31,27 @@ class Serving:
     def __init__(self, args):
         command = [args.plimsoll, "serve-model", "--model", args.model, "--device", "cpu", "--threads", "1", "--port", "0"]
         self.process = subprocess.Popen(command + ["--no-prefix-cache"], stderr=subprocess.PIPE, text=True)
-        self.says = self.process.stderr.readline().strip()
-        self.url = "http://" + self.says.split("http://")[1].removesuffix("/v1")
+        said = next(line for line in self.process.stderr if "http://" in line)
+        self.url = "http://" + said.split("http://")[1].strip().removesuffix("/v1")
+        self.seen, self.is_over = [], threading.Event()
+        self.watching = threading.Thread(target=self.watch)
+        self.watching.start()
+
+    def watch(self):
+        """When so many tokens were generated, until it is over."""
+        while not self.is_over.wait(0.05):
+            self.seen.append((time.perf_counter(), self.metrics()["generation_tokens_total"]))
+
+    def tokens_per_second(self):
+        moves = [late for early, late in zip(self.seen, self.seen[1:]) if late[1] > early[1]]
+        return (moves[-1][1] - moves[0][1]) / (moves[-1][0] - moves[0][0])
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.is_over.set()
+        self.watching.join()
         self.process.terminate()
         self.process.wait()
 
@@ -86,7 +100,7 @@ def by_openai(args, concurrency):
         wall, after = time.perf_counter() - began, serving.metrics()
         assert all(count == args.tokens for count in tokens), "every answer has the tokens asked for"
         told = {"requests/s": len(ttfts) / wall, "tokens/s": sum(tokens) / wall, "TTFT p50 ms": statistics.median(ttfts), "TTFT p99 ms": share(ttfts, 0.99)}
-        return told, beside(before, after)
+        return told, beside(serving, before, after)
 
 
 def by_aiperf(args, concurrency):
@@ -107,13 +121,13 @@ def by_aiperf(args, concurrency):
         told = {
             "requests/s": report["request_throughput"]["avg"], "tokens/s": report["output_token_throughput"]["avg"],
             "TTFT p50 ms": report["time_to_first_token"]["p50"], "TTFT p99 ms": report["time_to_first_token"]["p99"]}
-        return told, beside(before, after)
+        return told, beside(serving, before, after)
 
 
-def beside(before, after):
+def beside(serving, before, after):
     moved = {name: after[name] - before[name] for name in after}
     tokens, steps = moved["generation_tokens_total"], moved["engine_steps_total"]
-    return {"prompt tokens": moved["prompt_tokens_total"], "tokens": tokens, "steps": steps, "tokens/step": tokens / max(steps, 1)}
+    return {"tokens/s": serving.tokens_per_second(), "prompt tokens": moved["prompt_tokens_total"], "tokens": tokens, "steps": steps, "tokens/step": tokens / max(steps, 1)}
 
 
 def main():
