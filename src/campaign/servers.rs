@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustls::ClientConfig;
 
+use crate::campaign::ceiling;
 use crate::campaign::interrupt::Interrupt;
 use crate::campaign::measure::Halt;
 use crate::campaign::targets::Targets;
@@ -222,6 +223,14 @@ impl ServerTargets {
 impl Targets for ServerTargets {
     fn identity(&self) -> TargetIdentity {
         self.identity.clone()
+    }
+
+    fn generator_ceiling(&self, prompt_tokens: u32, output_tokens: u32) -> Option<f64> {
+        match self.reached.wish.protocol {
+            Protocol::Http1 { threads } => ceiling::over_http(prompt_tokens, output_tokens, threads).ok(),
+            // What answers at once speaks HTTP/1.1 alone: its figure would be another client's.
+            Protocol::Http2 { .. } => None,
+        }
     }
 
     fn server(&self) -> Option<ServerRecord> {

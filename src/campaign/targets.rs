@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 
+use crate::campaign::ceiling;
 use crate::clock::Monotonic;
 use crate::engine::loading::LoadedModel;
 use crate::model::arithmetic::{self, StepSequence};
@@ -36,6 +37,11 @@ pub trait Targets {
     /// What its device can do at most, where that was measured.
     fn ceilings(&self) -> Option<&CeilingsRecord> {
         None
+    }
+
+    /// Calls/s that the generator itself can do at most in its way, with requests of these mean lengths; `None` where nothing tells.
+    fn generator_ceiling(&self, _prompt_tokens: u32, _output_tokens: u32) -> Option<f64> {
+        Some(ceiling::measure())
     }
 
     /// What is known of the server, where it is one.

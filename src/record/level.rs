@@ -260,7 +260,7 @@ pub struct GeneratorAudit {
     /// Share of the window in which its thread was ready to run and had no core.
     #[serde(default)]
     pub starved_share: f64,
-    /// Share of its own ceiling (null target) that the generator used, where the ceiling was measured.
+    /// Share of its own ceiling (against the null target, or over HTTP) that the generator used, where the ceiling was measured.
     pub ceiling_share: Option<f64>,
 }
 

@@ -245,7 +245,8 @@ pub struct RunRecord {
     pub plan_hash: String,
     /// Once, before the first level.
     pub cold_start: ColdStart,
-    /// What the generator itself can do, calls/s against the null target; bounds the search. `None` in virtual time.
+    /// What the generator itself can do, calls/s: against the null target, or over HTTP against a server that answers at
+    /// once where a server is measured. `None` in virtual time and over HTTP/2.
     #[serde(default)]
     pub generator_ceiling: Option<f64>,
     /// What is known of the server, where the target is one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use plimsoll::campaign::ceiling;
 use plimsoll::campaign::interrupt::Interrupt;
 use plimsoll::campaign::judge::{Enough, Judge, Pulse, Settled, Window};
 use plimsoll::campaign::progress::Silent;
@@ -201,4 +202,13 @@ fn a_thread_that_is_busy_beside_the_generator_counts_as_the_generator() {
     // On a machine that is busy with other things it lacks a core for what it does not use; either way it is seen.
     let seen = watched.generator_cpu + watched.generator_starved;
     assert!(seen > Nanos::from_millis(300), "{:?} used, {:?} lacked of 400 ms", watched.generator_cpu, watched.generator_starved);
+}
+
+#[test]
+fn what_the_generator_can_do_is_measured_over_http_and_by_the_length_of_answers() {
+    let (short, long) = (ceiling::over_http(20, 8, 1).unwrap(), ceiling::over_http(20, 400, 1).unwrap());
+    println!("ceiling over HTTP: {short:.0} calls/s with 8 tokens, {long:.0} with 400; without HTTP {:.0}", ceiling::measure());
+    assert!(short > 100.0 && short < ceiling::measure(), "{short}");
+    assert!(long < 0.5 * short, "{long} calls/s with 400 tokens, {short} with 8");
+    assert!(ceiling::over_http(20, 8, 2).unwrap() > 100.0);
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use crate::campaign::bench;
-use crate::campaign::ceiling;
 use crate::campaign::interrupt::Interrupt;
 use crate::campaign::journal::{Journal, KeepRequests};
 use crate::campaign::measure::{Bench, Halt};
@@ -190,7 +189,11 @@ pub(super) fn measure(
     let mut run = prepared.record(place.id, place.command);
     let folder = match &resumed {
         None => {
-            run.generator_ceiling = (!prepared.clock.is_virtual()).then(ceiling::measure);
+            if !prepared.clock.is_virtual() {
+                let mean = |tokens: f64| tokens.round() as u32;
+                let (prompt, output) = (mean(run.workload.mean_input_tokens), mean(run.workload.mean_output_tokens));
+                run.generator_ceiling = prepared.targets.generator_ceiling(prompt, output);
+            }
             place.store.create(&run)?
         }
         Some((folder, saved)) => {

@@ -14,6 +14,7 @@ pub mod delta;
 pub mod discover;
 pub mod exchange;
 pub mod http2;
+pub mod loopback;
 mod pool;
 pub mod reactor;
 pub mod ready;
