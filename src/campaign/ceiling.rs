@@ -112,6 +112,7 @@ pub fn over_http(prompt_tokens: u32, output_tokens: u32, threads: u32) -> io::Re
         limits: TimeLimits::default(),
         identity: TargetIdentity::unknown(),
         tokens_per_event: 1.0,
+        tokenizer: None,
         tag: "ceiling".to_owned(),
     });
     let mut clock = Monotonic::start();

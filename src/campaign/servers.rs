@@ -153,6 +153,7 @@ impl Reached {
             limits: wish.limits,
             identity,
             tokens_per_event: found.tokens_per_event,
+            tokenizer: wish.ways.tokenizer.clone(),
             tag: format!("plimsoll-{:x}-{number}", wish.seed),
         }
     }
@@ -170,6 +171,9 @@ impl Reached {
         }
         if matches!(self.wish.protocol, Protocol::Http2 { .. }) {
             labels.push("asked over HTTP/2".to_owned());
+        }
+        if self.found.token_source == TokenSource::Tokenizer {
+            labels.push("tokens counted by the local tokenizer: the server gives no usage".to_owned());
         }
         if self.found.token_source == TokenSource::Events {
             labels.push("tokens counted one an event: the server gives no usage".to_owned());

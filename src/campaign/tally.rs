@@ -178,6 +178,8 @@ pub fn token_counts(cohort: &[Brief]) -> Option<TokenCounts> {
         counts.answers += 1;
         counts.with_usage += u64::from(count.output_by_usage.is_some());
         counts.disagreeing += u64::from(count.disagrees());
+        counts.by_tokenizer += u64::from(count.output_by_usage.is_none() && count.output_by_tokenizer.is_some());
+        counts.tokenizer_disagreeing += u64::from(count.tokenizer_disagrees());
         counts.events += u64::from(count.events);
         counts.tokens += u64::from(brief.output_tokens);
         counts.cached_tokens += u64::from(count.cached);

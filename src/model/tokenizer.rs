@@ -1,6 +1,6 @@
 //! Text to token ids and back, by a checkpoint's `tokenizer.json`.
 //!
-//! A thin room around the `tokenizers` crate. Benchmarks never come here: their prompts are ids.
+//! A thin room around the `tokenizers` crate. Benchmarks come here only for a server that does not count its tokens itself.
 
 use std::path::Path;
 
@@ -70,6 +70,31 @@ impl Tokenizer {
             Some(highest) if highest as usize >= vocab_size => Err(TokenizerError::VocabMismatch { file, highest, vocab_size }),
             _ => Ok(Some(Self { file, inner })),
         }
+    }
+
+    /// Reads the tokenizer at `path`, a file or a folder with a `tokenizer.json`, for whatever model.
+    ///
+    /// # Errors
+    /// When there is none, or the file is none.
+    pub fn read(path: &Path) -> Result<Self, TokenizerError> {
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let file = path.display().to_string();
+        let read = |error: tokenizers::Error| TokenizerError::Read { file: file.clone(), problem: error.to_string() };
+        let inner = tokenizers::Tokenizer::from_file(&path).map_err(read)?;
+        Ok(Self { file, inner })
+    }
+
+    /// Ids that it makes: one more than the highest.
+    #[must_use]
+    pub fn vocab_size(&self) -> u32 {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |highest| highest.saturating_add(1))
+    }
+
+    /// Tokens of `text`, without those that a model expects around it; `None` where it cannot take the text.
+    #[must_use]
+    pub fn count(&self, text: &str) -> Option<u32> {
+        let encoding = self.inner.encode_fast(text, false).ok()?;
+        u32::try_from(encoding.len()).ok()
     }
 
     /// The ids of `text`.

@@ -55,6 +55,9 @@ pub struct TokenCount {
     /// Tokens of the answer by the server's usage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_by_usage: Option<u32>,
+    /// Tokens of the answer's text by a local tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_by_tokenizer: Option<u32>,
     /// Tokens of the prompt by the server's usage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_by_usage: Option<u32>,
@@ -70,10 +73,16 @@ pub struct TokenCount {
 }
 
 impl TokenCount {
-    /// Tokens of the answer by whoever counted them; `None` where nobody did.
+    /// Tokens of the answer by who knows best: the server, else the local tokenizer; `None` where neither counted.
     #[must_use]
     pub fn output(&self) -> Option<u32> {
-        self.output_by_usage
+        self.output_by_usage.or(self.output_by_tokenizer)
+    }
+
+    /// Whether server and local tokenizer both counted, and not the same.
+    #[must_use]
+    pub fn tokenizer_disagrees(&self) -> bool {
+        self.output_by_usage.zip(self.output_by_tokenizer).is_some_and(|(usage, tokenizer)| usage != tokenizer)
     }
 
     /// Whether the server counts other tokens than events came.

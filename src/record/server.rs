@@ -113,6 +113,12 @@ pub struct TokenCounts {
     pub with_usage: u64,
     /// Of those, where the usage is not the number of events: several tokens an event, or tokens without one.
     pub disagreeing: u64,
+    /// Of those, counted by the local tokenizer for want of a usage.
+    #[serde(default)]
+    pub by_tokenizer: u64,
+    /// Of those with a usage, where a local tokenizer counts otherwise.
+    #[serde(default)]
+    pub tokenizer_disagreeing: u64,
     /// Events that carried tokens.
     pub events: u64,
     /// Tokens, by usage where there is one.

@@ -1,6 +1,6 @@
 //! The report of `bench` on a terminal. The number and what it means for hardware come last, where a reader looks.
 
-use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, sweep_levels, whole_levels};
+use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, sweep_levels, token_audit, whole_levels};
 use crate::report::paint::Tone;
 use crate::report::prose::{boxed, labelled, paragraph, title};
 use crate::report::{BenchReport, Look, devices, gpus, headline, picture, plan};
@@ -84,6 +84,7 @@ fn notes(table: &str, look: Look) -> String {
 
 fn generator(report: &BenchReport<'_>, look: Look) -> String {
     let mut text = generator_audit(report.run).map_or(String::new(), |audit| "\n".to_owned() + &labelled("generator", &audit, look));
+    text.extend(token_audit(report.run).map(|audit| labelled("tokens", &audit, look)));
     for line in invalid(report.run) {
         text.push_str(&paragraph(&line, Tone::Bad, look));
     }

@@ -1,5 +1,6 @@
 //! Levels as rows: the sweep, the load-latency curve, the confirmation runs. Columns are metrics of the catalogue.
 
+use crate::record::server::TokenCounts;
 use crate::record::level::{Distribution, LevelRecord, Offered, Purpose};
 use crate::record::metric::{Metric, metric};
 use crate::record::run::RunRecord;
@@ -144,6 +145,25 @@ pub(super) fn generator_audit(run: &RunRecord) -> Option<String> {
         percent(busy),
         percent(sent)
     ))
+}
+
+/// Who counted the tokens of a server's answers, and where two who counted did not agree.
+pub(super) fn token_audit(run: &RunRecord) -> Option<String> {
+    let server = run.server.as_ref()?;
+    let counts = || run.levels.iter().filter_map(|level| level.token_counts);
+    let sum = |of: fn(&TokenCounts) -> u64| counts().map(|counts| of(&counts)).sum::<u64>();
+    let (answers, with_usage) = (sum(|counts| counts.answers), sum(|counts| counts.with_usage));
+    let mut text = format!("counted by {}: {with_usage} of {answers} answers with a usage", server.token_source.words());
+    for (count, what) in [
+        (sum(|counts| counts.by_tokenizer), "counted by the local tokenizer"),
+        (sum(|counts| counts.disagreeing), "with other tokens than events"),
+        (sum(|counts| counts.tokenizer_disagreeing), "that the local tokenizer counts otherwise than the server"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(" · {count} {what}"));
+        }
+    }
+    Some(text)
 }
 
 pub(super) fn head(metric: &Metric, run: &RunRecord) -> Head {

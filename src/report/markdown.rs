@@ -1,7 +1,7 @@
 //! The report of `bench` as markdown: for a pull request, a wiki, a mail.
 
 use crate::report::grid::{Grid, escaped};
-use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, whole_levels};
+use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, token_audit, whole_levels};
 use crate::report::{BenchReport, devices, gpus, headline, plan};
 
 /// The whole report.
@@ -31,7 +31,8 @@ pub fn text(report: &BenchReport<'_>) -> String {
     text.push_str(&section("GPUs under load", &gpus::grid(run)));
 
     let audit = generator_audit(run).map(|audit| bullet("generator", &audit));
-    let audit = audit.into_iter().chain(invalid(run).iter().map(|line| bullet("invalid", line))).collect::<String>();
+    let tokens = token_audit(run).map(|audit| bullet("tokens", &audit));
+    let audit = audit.into_iter().chain(tokens).chain(invalid(run).iter().map(|line| bullet("invalid", line))).collect::<String>();
     if !audit.is_empty() {
         text.push_str(&format!("\n## Validity\n\n{audit}"));
     }

@@ -44,6 +44,7 @@ mod openai_http2;
 mod openai_target;
 mod openai_threads;
 mod openai_tls;
+mod openai_tokenizer;
 mod ops;
 mod plain_device;
 mod plan;

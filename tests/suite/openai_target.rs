@@ -70,6 +70,7 @@ pub(crate) fn server_at(endpoint: &str, address: Address, manner: Manner, limits
         limits,
         identity: TargetIdentity::unknown(),
         tokens_per_event: 1.0,
+        tokenizer: None,
         tag: "test".to_owned(),
     }
 }

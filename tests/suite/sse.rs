@@ -14,7 +14,7 @@ fn captures() -> PathBuf {
 }
 
 /// A recorded answer as it was on the wire: its body put back into chunks of `size` bytes where the head says that it came in chunks.
-fn on_the_wire(capture: &str, size: usize) -> Vec<u8> {
+pub(crate) fn on_the_wire(capture: &str, size: usize) -> Vec<u8> {
     let recorded = std::fs::read(captures().join(capture)).unwrap();
     let begin = recorded.windows(7).position(|bytes| bytes == b"HTTP/1.").unwrap();
     let answer = &recorded[begin..];

@@ -146,6 +146,7 @@ fn server_at(address: std::net::SocketAddr, tokens_per_event: f64) -> Server {
         limits: TimeLimits::default(),
         identity: TargetIdentity::unknown(),
         tokens_per_event,
+        tokenizer: None,
         tag: "bench".to_owned(),
     }
 }

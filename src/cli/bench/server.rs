@@ -1,6 +1,7 @@
 //! `bench --target URL`: a server that somebody else runs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,6 +16,7 @@ use crate::clock::Nanos;
 use crate::http::client::Client;
 use crate::http::endpoint::Endpoint;
 use crate::http::tls::{self, Trust};
+use crate::model::tokenizer::Tokenizer;
 use crate::rng;
 use crate::target::openai::TimeLimits;
 use crate::target::openai::ask::Api;
@@ -45,6 +47,9 @@ pub struct ServerArgs {
     /// Ids the model has, for prompts as ids [default: what the server says, else 20000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub vocab_size: Option<u32>,
+    /// Folder or file of the model's tokenizer.json: counts the tokens of answers where the server does not, and checks it where it does
+    #[arg(long, value_name = "DIR|FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// File with the key that the server wants [default: PLIMSOLL_API_KEY, where it is set]
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
@@ -164,6 +169,7 @@ pub(super) fn connect(
             ids: server.prompts.map(|prompts| prompts == PromptsArg::Ids),
             natural_length: server.natural_length,
             vocab_size: server.vocab_size,
+            tokenizer: server.tokenizer.as_deref().map(Tokenizer::read).transpose()?.map(Arc::new),
             more: server.extra_body.clone().unwrap_or_default(),
         },
         limits: TimeLimits {

@@ -1,7 +1,10 @@
 //! One answer as it comes off a connection of HTTP/1.1: head and framing around an [`Exchange`].
 
+use std::sync::Arc;
+
 use crate::http::body::Body;
 use crate::http::head::Head;
+use crate::model::tokenizer::Tokenizer;
 use crate::record::request::{FailureKind, TokenCount};
 use crate::target::openai::exchange::{Exchange, Failure, Together};
 use crate::target::openai::reckoning::TokensPerEvent;
@@ -28,6 +31,12 @@ pub struct Heard {
 }
 
 impl Answer {
+    /// One whose text is counted by `tokenizer`, where there is one.
+    #[must_use]
+    pub fn counted_by(tokenizer: Option<Arc<Tokenizer>>) -> Self {
+        Self { exchange: Exchange::counted_by(tokenizer), ..Self::default() }
+    }
+
     /// Another answer begins; memory is kept.
     pub fn reset(&mut self) {
         self.held.clear();

@@ -2,15 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use rustix::event::epoll;
-use rustls::ClientConfig;
 
 use crate::clock::Nanos;
-use crate::http::endpoint::Address;
 use crate::http::stream::Stream;
 use crate::target::Slot;
+use crate::target::openai::Server;
 use crate::target::openai::answer::Answer;
 
 /// What a connection is doing.
@@ -49,12 +47,13 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to connect.
-    pub(super) fn begin(address: &Address, tls: Option<(&Arc<ClientConfig>, &str)>, slot: Slot, now: Nanos) -> io::Result<Self> {
+    pub(super) fn begin(server: &Server, slot: Slot, now: Nanos) -> io::Result<Self> {
+        let tls = server.tls.as_ref().filter(|_| server.endpoint.tls).map(|config| (config, server.endpoint.host.as_str()));
         Ok(Self {
-            stream: Stream::begin(address, tls)?,
+            stream: Stream::begin(&server.address, tls)?,
             state: State::Connecting,
             slot,
-            answer: Answer::default(),
+            answer: Answer::counted_by(server.tokenizer.clone()),
             request: Vec::new(),
             sent: 0,
             since: now,

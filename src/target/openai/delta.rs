@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// Token counts as the server gives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,26 @@ impl Delta {
             Malformed(format!("{error} in `{text}`"))
         })?;
         Ok(event.understood())
+    }
+}
+
+/// Appends the text that an event carries, or the whole body of an answer that is no stream: of the answer, of reasoning, of calls.
+/// Slow; for a tokenizer alone.
+pub fn append_text(data: &[u8], text: &mut String) {
+    let Ok(event) = serde_json::from_str::<Value>(&String::from_utf8_lossy(data)) else { return };
+    let mut append = |value: Option<&Value>| text.push_str(value.and_then(Value::as_str).unwrap_or_default());
+    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    for choice in list(&event, "choices") {
+        append(choice.get("text"));
+        let Some(message) = choice.get("delta").or_else(|| choice.get("message")) else { continue };
+        ["reasoning_content", "reasoning", "content", "refusal"].into_iter().for_each(|key| append(message.get(key)));
+        for call in list(message, "tool_calls") {
+            ["name", "arguments"].into_iter().for_each(|key| append(call.get("function").and_then(|function| function.get(key))));
+        }
+    }
+    append(event.get("delta"));
+    for item in list(&event, "output") {
+        list(&item, "content").iter().for_each(|part| append(part.get("text")));
     }
 }
 

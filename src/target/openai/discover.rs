@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Monotonic, Nanos};
 use crate::http::client::Client;
 use crate::http::endpoint::Address;
+use crate::model::tokenizer::Tokenizer;
 use crate::record::request::{FailureKind, TokenCount};
 use crate::record::server::{RepeatProbe, TokenSource};
 use crate::record::target::TargetIdentity;
@@ -39,6 +40,8 @@ pub struct Wish {
     pub natural_length: bool,
     /// The vocabulary, where it is known.
     pub vocab_size: Option<u32>,
+    /// Counts tokens where the server does not.
+    pub tokenizer: Option<Arc<Tokenizer>>,
     /// More fields of every request's body.
     pub more: String,
 }
@@ -96,9 +99,9 @@ struct Asked {
 /// # Errors
 /// When no way leads to tokens.
 pub fn discover(client: &Client, address: &Address, served: &Served, wish: &Wish, seed: u64) -> Result<Found, DiscoverError> {
-    let probe = Probe { client, address, seed };
+    let probe = Probe { client, address, tokenizer: wish.tokenizer.as_ref(), seed };
     let apis = wish.api.map_or_else(|| vec![Api::Completions, Api::Chat, Api::Responses], |api| vec![api]);
-    let vocab_size = wish.vocab_size.or(served.vocab_size).unwrap_or(VOCABULARY);
+    let vocab_size = wish.vocab_size.or(wish.tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size())).or(served.vocab_size).unwrap_or(VOCABULARY);
     let mut reasons = Vec::new();
     for api in apis {
         for manner in ways(api, vocab_size, &served.model, wish) {
@@ -164,6 +167,7 @@ fn ways(api: Api, vocab_size: u32, model: &str, wish: &Wish) -> Vec<Manner> {
 struct Probe<'a> {
     client: &'a Client,
     address: &'a Address,
+    tokenizer: Option<&'a Arc<Tokenizer>>,
     seed: u64,
 }
 
@@ -180,9 +184,10 @@ impl Probe<'_> {
         let token_source = match output {
             Some(_) if running => TokenSource::RunningUsage,
             Some(_) => TokenSource::FinalUsage,
+            None if first.count.output_by_tokenizer.is_some() => TokenSource::Tokenizer,
             None => TokenSource::Events,
         };
-        let tokens = f64::from(output.unwrap_or(first.counted));
+        let tokens = f64::from(first.count.output().unwrap_or(first.counted));
         let length_forced = manner.force_length.then_some(output.unwrap_or(first.counted) == ANSWER);
         let repeat = self.repeat(&manner)?;
         Ok(Found {
@@ -194,12 +199,17 @@ impl Probe<'_> {
         })
     }
 
-    /// Tokens a word, by what the server counts for a short prompt and a long one.
+    /// Tokens a word, by what the server counts for a short prompt and a long one; what it does not count the tokenizer does.
     fn word_rate(&self, manner: &Manner) -> Result<WordRate, DiscoverError> {
         let mut counts = Vec::new();
         for words in [16, 64] {
             let asked = self.ask(manner, u64::from(words), words, 4)?;
-            match asked.count.prompt_by_usage {
+            let local = || {
+                let mut text = Vec::new();
+                WordRate::default().write(&self.prompt(u64::from(words), words), &mut text);
+                self.tokenizer?.count(&String::from_utf8_lossy(&text))
+            };
+            match asked.count.prompt_by_usage.or_else(local) {
                 Some(tokens) => counts.push((words, tokens)),
                 None => return Ok(WordRate::default()),
             }
@@ -224,6 +234,11 @@ impl Probe<'_> {
         }))
     }
 
+    /// The prompt that is sent as the `which`th.
+    fn prompt(&self, which: u64, tokens: u32) -> Prompt {
+        Prompt::unique(rng::at(self.seed, which), tokens)
+    }
+
     /// One request, to its end.
     fn ask(&self, manner: &Manner, which: u64, prompt: u32, tokens: u32) -> Result<Asked, DiscoverError> {
         let limit = Nanos(u64::try_from(self.client.timeout.as_nanos()).unwrap_or(u64::MAX));
@@ -236,11 +251,12 @@ impl Probe<'_> {
             limits: TimeLimits { first_token: limit, token_gap: limit, ..TimeLimits::default() },
             identity: TargetIdentity::unknown(),
             tokens_per_event: 1.0,
+            tokenizer: self.tokenizer.cloned(),
             tag: format!("probe-{:x}-{which}", self.seed),
         };
         let clock = Monotonic::start();
         let mut target = OpenAi::new(Arc::new(server), clock)?;
-        let prompt = Prompt::unique(rng::at(self.seed, which), prompt);
+        let prompt = self.prompt(which, prompt);
         target.submit(Request { id: 0, prompt, output_tokens: tokens, sampling: Sampling::default(), session: None }, Slot(0));
         let mut asked = Asked::default();
         loop {

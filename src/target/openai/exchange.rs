@@ -1,13 +1,15 @@
 //! What an answer says, whatever framed it on the wire: its events, its tokens, and what became of it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::http::head::Head;
+use crate::model::tokenizer::Tokenizer;
 use crate::record::request::{FailureKind, TokenCount};
-use crate::target::openai::delta::{Delta, Usage};
+use crate::target::openai::delta::{self, Delta, Usage};
 use crate::target::openai::reckoning::{Reckoning, TokensPerEvent};
 use crate::target::openai::sse::EventStream;
 
@@ -49,6 +51,9 @@ pub struct Exchange {
     retry_after: Option<Duration>,
     /// The body of an answer that is no stream.
     held: Vec<u8>,
+    /// Counts the tokens of the text, which is kept for nobody else.
+    tokenizer: Option<Arc<Tokenizer>>,
+    text: String,
     events: EventStream,
     reckoning: Reckoning,
     usage: Option<Usage>,
@@ -58,9 +63,16 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// One whose text is counted by `tokenizer`, where there is one.
+    #[must_use]
+    pub fn counted_by(tokenizer: Option<Arc<Tokenizer>>) -> Self {
+        Self { tokenizer, ..Self::default() }
+    }
+
     /// Another answer begins; memory is kept.
     pub fn reset(&mut self) {
         self.held.clear();
+        self.text.clear();
         self.events.reset();
         (self.usage, self.failure) = (None, None);
         (self.finished, self.done) = (false, false);
@@ -78,7 +90,14 @@ impl Exchange {
     /// When it has no end.
     pub fn take(&mut self, piece: &[u8], together: &mut Together) -> Result<(), String> {
         if self.event_stream && self.is_good() {
-            return self.events.feed(piece, &mut |data| together.take(data)).map_err(|error| error.to_string());
+            let Self { events, tokenizer, text, .. } = self;
+            let mut each = |data: &[u8]| {
+                together.take(data);
+                if tokenizer.is_some() {
+                    delta::append_text(data, text);
+                }
+            };
+            return events.feed(piece, &mut each).map_err(|error| error.to_string());
         }
         self.held.extend_from_slice(piece);
         if self.held.len() > BODY_AT_MOST { Err("the body has no end".to_owned()) } else { Ok(()) }
@@ -129,6 +148,9 @@ impl Exchange {
             let mut together = Together::default();
             let held = std::mem::take(&mut self.held);
             together.take(&held);
+            if self.tokenizer.is_some() {
+                delta::append_text(&held, &mut self.text);
+            }
             self.held = held;
             self.held.clear();
             tokens = self.apply(together, per_event);
@@ -179,6 +201,7 @@ impl Exchange {
         TokenCount {
             events: self.reckoning.events,
             output_by_usage: self.usage.map(|usage| usage.output),
+            output_by_tokenizer: self.tokenizer.as_ref().filter(|_| !self.text.is_empty()).and_then(|tokenizer| tokenizer.count(&self.text)),
             prompt_by_usage: self.usage.map(|usage| usage.prompt).filter(|prompt| *prompt > 0),
             cached: self.usage.and_then(|usage| usage.cached).unwrap_or(0),
             tells_cached: self.usage.is_some_and(|usage| usage.cached.is_some()),

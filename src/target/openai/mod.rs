@@ -28,6 +28,7 @@ use rustls::ClientConfig;
 
 use crate::clock::Nanos;
 use crate::http::endpoint::{Address, Endpoint};
+use crate::model::tokenizer::Tokenizer;
 use crate::record::target::TargetIdentity;
 use crate::target::openai::ask::Manner;
 
@@ -50,6 +51,8 @@ pub struct Server {
     pub identity: TargetIdentity,
     /// Tokens an event stands for, as far as is known before the first answer.
     pub tokens_per_event: f64,
+    /// Counts the tokens of answers, where there is one.
+    pub tokenizer: Option<Arc<Tokenizer>>,
     /// Begins the ids of requests: unique among clients.
     pub tag: String,
 }

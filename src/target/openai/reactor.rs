@@ -311,8 +311,7 @@ impl OpenAi {
     }
 
     fn connect(&mut self, slot: Slot) -> io::Result<Box<Connection>> {
-        let tls = self.server.tls.as_ref().filter(|_| self.server.endpoint.tls).map(|config| (config, self.server.endpoint.host.as_str()));
-        Ok(Box::new(Connection::begin(&self.server.address, tls, slot, self.clock.now())?))
+        Ok(Box::new(Connection::begin(&self.server, slot, self.clock.now())?))
     }
 
     /// Gives a connection that is being made its place.

@@ -177,7 +177,7 @@ impl Client {
         let mut body = Vec::new();
         self.writer.write_body(&request, &mut body);
         let body = Bytes::from(body);
-        let mut exchange = Exchange::default();
+        let mut exchange = Exchange::counted_by(self.server.tokenizer.clone());
         let mut answered = self.answered(&request, slot, &body, &mut exchange).await;
         if answered.as_ref().is_err_and(|lost| lost.again) {
             answered = self.answered(&request, slot, &body, &mut exchange).await;
