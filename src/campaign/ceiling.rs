@@ -11,13 +11,13 @@ use crate::load::stop::{Live, Stop, Turn};
 use crate::load::{Chunks, Manner, drive};
 use crate::record::request::RequestRecord;
 use crate::record::target::TargetIdentity;
+use crate::target::Target;
 use crate::target::null::Null;
 use crate::target::openai::ask::{Api, PromptForm};
 use crate::target::openai::clients::Clients;
 use crate::target::openai::loopback::Loopback;
 use crate::target::openai::reactor::OpenAi;
 use crate::target::openai::{self, Server, TimeLimits};
-use crate::target::Target;
 use crate::workload::request::{Prompt, Request, RequestSource, Sampling};
 
 /// Requests of one measurement: a few hundredths of a second.

@@ -1,9 +1,9 @@
 //! Levels as rows: the sweep, the load-latency curve, the confirmation runs. Columns are metrics of the catalogue.
 
-use crate::record::server::TokenCounts;
 use crate::record::level::{Distribution, LevelRecord, Offered, Purpose};
 use crate::record::metric::{Metric, metric};
 use crate::record::run::RunRecord;
+use crate::record::server::TokenCounts;
 use crate::record::verdict::Outcome;
 use crate::report::grid::{Cell, Grid, Head};
 use crate::report::number::{NONE, percent, three, three_or_none};
@@ -138,8 +138,8 @@ pub(super) fn generator_audit(run: &RunRecord) -> Option<String> {
     let lost = run.levels.iter().map(|level| level.generator.events_lost).sum::<u64>();
     let over_http = run.generator_ceiling.filter(|_| run.server.is_some());
     let figure = over_http.map_or(String::new(), |ceiling| format!(" of {} calls/s over HTTP", three(ceiling)));
-    let ceiling =
-        worst(|level| level.generator.ceiling_share).map_or(String::new(), |share| format!(" · {} of its own ceiling{figure}", percent(share)));
+    let ceiling = worst(|level| level.generator.ceiling_share)
+        .map_or(String::new(), |share| format!(" · {} of its own ceiling{figure}", percent(share)));
     Some(format!(
         "at worst: send lag p99 {lag} · {} of one core · {} of the schedule sent · {lost} events lost{ceiling}",
         percent(busy),

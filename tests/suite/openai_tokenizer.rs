@@ -70,7 +70,8 @@ fn where_both_count_the_server_is_believed_and_the_difference_is_counted() {
     let records = against(Usage::Final, Api::Chat);
     let cohort: Vec<Brief> = records.iter().map(Brief::of).collect();
     let counts = tally::token_counts(&cohort).unwrap();
-    let differing = records.iter().filter(|record| tokenizer().count(&wire::text(record.requested_tokens)) != Some(record.requested_tokens));
+    let differing =
+        records.iter().filter(|record| tokenizer().count(&wire::text(record.requested_tokens)) != Some(record.requested_tokens));
     assert_eq!(counts.tokenizer_disagreeing, differing.count() as u64);
     assert!(counts.tokenizer_disagreeing > 0, "the fake's words are not the tokenizer's");
     assert_eq!((counts.by_tokenizer, counts.with_usage), (0, counts.answers));

@@ -101,7 +101,8 @@ struct Asked {
 pub fn discover(client: &Client, address: &Address, served: &Served, wish: &Wish, seed: u64) -> Result<Found, DiscoverError> {
     let probe = Probe { client, address, tokenizer: wish.tokenizer.as_ref(), seed };
     let apis = wish.api.map_or_else(|| vec![Api::Completions, Api::Chat, Api::Responses], |api| vec![api]);
-    let vocab_size = wish.vocab_size.or(wish.tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size())).or(served.vocab_size).unwrap_or(VOCABULARY);
+    let vocab_size =
+        wish.vocab_size.or(wish.tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size())).or(served.vocab_size).unwrap_or(VOCABULARY);
     let mut reasons = Vec::new();
     for api in apis {
         for manner in ways(api, vocab_size, &served.model, wish) {

@@ -201,7 +201,11 @@ impl Exchange {
         TokenCount {
             events: self.reckoning.events,
             output_by_usage: self.usage.map(|usage| usage.output),
-            output_by_tokenizer: self.tokenizer.as_ref().filter(|_| !self.text.is_empty()).and_then(|tokenizer| tokenizer.count(&self.text)),
+            output_by_tokenizer: self
+                .tokenizer
+                .as_ref()
+                .filter(|_| !self.text.is_empty())
+                .and_then(|tokenizer| tokenizer.count(&self.text)),
             prompt_by_usage: self.usage.map(|usage| usage.prompt).filter(|prompt| *prompt > 0),
             cached: self.usage.and_then(|usage| usage.cached).unwrap_or(0),
             tells_cached: self.usage.is_some_and(|usage| usage.cached.is_some()),

@@ -94,7 +94,8 @@ struct Served {
 impl Served {
     fn serve(mut self) -> io::Result<()> {
         let waits = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let watch = |fd: &dyn std::os::fd::AsFd, name| epoll::add(&waits, fd.as_fd(), epoll::EventData::new_u64(name), epoll::EventFlags::IN);
+        let watch =
+            |fd: &dyn std::os::fd::AsFd, name| epoll::add(&waits, fd.as_fd(), epoll::EventData::new_u64(name), epoll::EventFlags::IN);
         watch(&self.listener, LISTENER)?;
         watch(&self.stop, STOP)?;
         let mut ready = Vec::with_capacity(AT_ONCE);
