@@ -205,6 +205,7 @@ fn every_flag_that_a_run_has_decided_is_refused_beside_resume() {
         let any = match flag {
             "trace-format" => "plain",
             "device" => "cpu",
+            "target" => "null",
             "scenario" => "Black Friday=7",
             _ => "1",
         };

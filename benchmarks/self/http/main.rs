@@ -5,10 +5,10 @@
 //! each rate is the best of five; a noise probe tells what the machine's own wake-ups are late by.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![allow(dead_code, reason = "the scripted server has more than a benchmark needs")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot start has nothing to say")]
 
 #[path = "../../../tests/fakes/openai/mod.rs"]
+#[expect(dead_code, reason = "tests use more of it")]
 mod openai;
 mod scenario;
 mod truth;
