@@ -3,8 +3,10 @@
 //! It reads what the kernel and the GPUs' driver say and interprets control-group limits; it measures nothing.
 //! What cannot be read is said to be unknown, never guessed.
 
+mod command;
 pub mod cores;
 pub mod findings;
+pub mod listener;
 pub mod processor;
 pub mod surroundings;
 pub mod telemetry;

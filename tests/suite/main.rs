@@ -38,6 +38,7 @@ mod http;
 mod imports;
 mod in_process;
 mod kv_blocks;
+mod listener;
 mod memory;
 mod nvidia;
 mod openai_http2;
