@@ -12,6 +12,7 @@ use crate::node::cores;
 use crate::record::finding::{Finding, Severity};
 use crate::record::level::LevelRecord;
 use crate::record::reading::Missing;
+use crate::record::server_window::ServerWindow;
 use crate::record::telemetry::{Energy, EnergyPerToken, GpuProcess, GpuWindow, IdlePower, Telemetry, WindowSummary};
 use crate::record::verdict::Invalid;
 use crate::telemetry::sampler::{Alarm, Manner, STALE, Sampler};
@@ -77,11 +78,13 @@ impl GpuBusy {
     }
 }
 
-/// What the GPUs say about a level.
+/// What the GPUs, and the server where there is one, say about a level.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Witnessed {
     /// What was seen.
     pub telemetry: Telemetry,
+    /// What the server's own counters said.
+    pub server: Option<ServerWindow>,
     /// Why the level cannot be trusted.
     pub invalid: Vec<Invalid>,
     /// What a reader should know.
@@ -201,9 +204,12 @@ impl Instruments {
     #[must_use]
     pub fn over(&mut self, window: (Nanos, Nanos), series: &Series, earlier: &[LevelRecord]) -> Witnessed {
         match self {
-            Self::None { why } => {
-                Witnessed { telemetry: Telemetry::Unavailable { why: why.clone() }, invalid: Vec::new(), findings: Vec::new() }
-            }
+            Self::None { why } => Witnessed {
+                telemetry: Telemetry::Unavailable { why: why.clone() },
+                server: None,
+                invalid: Vec::new(),
+                findings: Vec::new(),
+            },
             Self::Watching(watching) => watching.over(window, series, earlier),
         }
     }
@@ -218,7 +224,7 @@ impl Watching {
         let before = earlier.iter().filter_map(|level| level.telemetry.measured()).collect::<Vec<_>>();
         let expected = self.expected.as_deref().unwrap_or_default();
         let (invalid, findings) = gpu_state::judge(&before, &summary, |process| expected.contains(&process.pid));
-        Witnessed { telemetry: Telemetry::Measured(Box::new(summary)), invalid, findings }
+        Witnessed { telemetry: Telemetry::Measured(Box::new(summary)), server: None, invalid, findings }
     }
 
     fn take_off(&mut self, idle: &[IdlePower]) {

@@ -73,7 +73,7 @@ pub struct Seen<'a> {
     pub counters: TargetCounters,
     /// The same of each device that was at work, by its name, where the target has several.
     pub by_device: Vec<(String, TargetCounters)>,
-    /// What the GPUs say.
+    /// What the GPUs and the server say.
     pub witnessed: Witnessed,
     /// Whether answers ended when the model ended them.
     pub natural_length: bool,
@@ -110,8 +110,8 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         natural_length: seen.natural_length,
         virtual_time: seen.virtual_time,
     });
-    let Witnessed { telemetry, invalid: by_gpus, findings } = seen.witnessed.clone();
-    invalid.extend(by_gpus);
+    let Witnessed { telemetry, server, invalid: by_instruments, findings } = seen.witnessed.clone();
+    invalid.extend(by_instruments);
     let throughput = throughput(&seen, window_s, open_loop);
     let outcome = outcome(&seen.judged, watched);
     LevelRecord {
@@ -140,6 +140,7 @@ pub fn record(seen: Seen<'_>) -> LevelRecord {
         generator: audit,
         target: seen.counters,
         telemetry,
+        server,
         token_counts: tally::token_counts(&watched.cohort),
         findings,
         mbu: None,

@@ -13,6 +13,7 @@ use crate::campaign::open::{self, Aim, OpenJudge};
 use crate::campaign::pace;
 use crate::campaign::plan::Plan;
 use crate::campaign::progress::{Progress, Watcher};
+use crate::campaign::server_meter::ServerMeter;
 use crate::campaign::traffic::Traffic;
 use crate::campaign::watch::Watch;
 use crate::clock::{Clock, Nanos, wall_now};
@@ -64,6 +65,8 @@ pub struct Bench<'a> {
     pub interrupt: &'a Interrupt,
     /// What is seen of the GPUs, or why nothing is.
     pub telemetry: &'a mut Instruments,
+    /// The server's own counters, where it has some.
+    pub server: Option<&'a ServerMeter>,
     /// The generator's ceiling, calls/s.
     pub ceiling: Option<f64>,
     /// Lengths of windows as a share of the plan's: under 1 where a `--budget` shortens them.
@@ -202,11 +205,15 @@ impl Bench<'_> {
         let mut watch = Watch::new(judge, run.bin, self.interrupt, self.watcher, &mut log).beside(target.client_threads());
         let driven = drive(Arrivals { when: run.when, what: &mut *requests }, manner, &mut watch, target, self.clock);
         let watched = watch.finish();
-        let witnessed = self.telemetry.over(watched.window, &watched.series, &self.levels);
+        let mut witnessed = self.telemetry.over(watched.window, &watched.series, &self.levels);
+        let made = requests.tally();
+        if let Some(server) = self.server {
+            server.join(&mut witnessed, &watched, &made, self.traffic.shares_prefixes());
+        }
         let mut level = record(Seen {
             watched,
             driven,
-            made: requests.tally(),
+            made,
             judged: judged(judge),
             slo: run.slo,
             devices: if matches!(spec.purpose, Purpose::Solo { .. }) { 1 } else { target.identity().devices },

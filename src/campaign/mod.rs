@@ -27,6 +27,7 @@ pub mod progress;
 pub mod search;
 pub mod series;
 mod server_findings;
+pub mod server_meter;
 pub mod servers;
 pub mod settle;
 pub mod steps;

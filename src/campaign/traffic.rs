@@ -22,6 +22,11 @@ pub trait Traffic {
         self.record().arrivals
     }
 
+    /// Whether prompts begin alike by intention.
+    fn shares_prefixes(&self) -> bool {
+        false
+    }
+
     /// Requests in order.
     ///
     /// # Errors
@@ -124,6 +129,10 @@ impl Traffic for Chosen {
 
     fn arrivals(&self, calls_per_s: f64) -> String {
         self.source.arrivals_note(calls_per_s)
+    }
+
+    fn shares_prefixes(&self) -> bool {
+        self.source.shares_prefixes()
     }
 
     fn requests(&self, seed: u64) -> anyhow::Result<Box<dyn RequestSource>> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Nanos;
 use crate::record::finding::Finding;
 use crate::record::server::TokenCounts;
+use crate::record::server_window::ServerWindow;
 use crate::record::slo::Objective;
 use crate::record::target::TargetCounters;
 use crate::record::telemetry::Telemetry;
@@ -312,10 +313,13 @@ pub struct LevelRecord {
     pub target: TargetCounters,
     /// GPU telemetry over the window.
     pub telemetry: Telemetry,
+    /// What the server's own counters said over the window, where they were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerWindow>,
     /// How the tokens of the cohort were counted, where answers came over a wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_counts: Option<TokenCounts>,
-    /// What a reader should know of the GPUs in this level.
+    /// What a reader should know of the GPUs and the server in this level.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
     /// Model bandwidth utilisation of one request alone, 0 or more: the bytes that a token needs at least over the median TPOT, as a

@@ -233,6 +233,46 @@ pub const CATALOGUE: &[Metric] = &[
         definition: "Share of the peak memory bandwidth that the hardware counted, mean of the watched GPUs that count it (Hopper and newer): all traffic of the window, where MBU has what decoding needs.",
         read: |level| mean(over_gpus(level, |gpu| gpu.activity.dram.get())),
     },
+    Metric {
+        id: "server_running_mean",
+        label: "running",
+        unit: "requests",
+        direction: Direction::Neither,
+        definition: "Requests in the server's running batch by its own counter, mean of the looks in the window.",
+        read: |level| Some(level.server?.running.get()?.mean),
+    },
+    Metric {
+        id: "server_waiting_mean",
+        label: "waiting",
+        unit: "requests",
+        direction: Direction::Lower,
+        definition: "Requests that waited for the server's batch by its own counter, mean of the looks in the window.",
+        read: |level| Some(level.server?.waiting.get()?.mean),
+    },
+    Metric {
+        id: "server_kv_usage_max",
+        label: "KV in use",
+        unit: "share",
+        direction: Direction::Neither,
+        definition: "Highest share of the server's KV cache in use by its own counter, of the looks in the window.",
+        read: |level| Some(level.server?.kv_usage.get()?.max),
+    },
+    Metric {
+        id: "server_preemptions",
+        label: "preempted",
+        unit: "sequences",
+        direction: Direction::Lower,
+        definition: "Sequences that the server preempted by its own counter, between the first and the last look in the window.",
+        read: |level| level.server?.added.get()?.preemptions.get(),
+    },
+    Metric {
+        id: "server_prefix_hit_share",
+        label: "prefix hits",
+        unit: "share",
+        direction: Direction::Neither,
+        definition: "Share of what the server looked up in its prefix cache that was there, between the first and the last look in the window.",
+        read: |level| level.server?.added.get()?.prefix_hit_share.get(),
+    },
 ];
 
 /// A value of each watched GPU that has it.

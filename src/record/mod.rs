@@ -18,6 +18,7 @@ pub mod run;
 pub mod search;
 mod seed;
 pub mod server;
+pub mod server_window;
 pub mod slo;
 pub mod steps;
 pub mod target;

@@ -3,7 +3,7 @@
 use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, sweep_levels, token_audit, whole_levels};
 use crate::report::paint::Tone;
 use crate::report::prose::{boxed, labelled, paragraph, title};
-use crate::report::{BenchReport, Look, devices, gpus, headline, picture, plan};
+use crate::report::{BenchReport, Look, devices, gpus, headline, picture, plan, servers};
 
 /// The whole report.
 #[must_use]
@@ -14,6 +14,7 @@ pub fn text(report: &BenchReport<'_>, look: Look) -> String {
         curve(report, look),
         devices(report, look),
         gpus(report, look),
+        server(report, look),
         generator(report, look),
         "\n".to_owned() + &boxed(&headline::lines(report.run, report.saturation.as_ref()), look),
         match &report.capacity {
@@ -76,6 +77,14 @@ fn gpus(report: &BenchReport<'_>, look: Look) -> String {
         return String::new();
     }
     title("GPUs under load", "while the levels above were measured", look) + &grid.to_text(look)
+}
+
+fn server(report: &BenchReport<'_>, look: Look) -> String {
+    let grid = servers::grid(report.run);
+    if grid.is_empty() {
+        return String::new();
+    }
+    title("Server under load", "by its own counters, while the levels above were measured", look) + &grid.to_text(look)
 }
 
 fn notes(table: &str, look: Look) -> String {

@@ -1,10 +1,10 @@
 //! What the watched GPUs did under each load: clocks, power, energy, and what held them back.
 
-use crate::record::level::{LevelRecord, Purpose};
+use crate::record::level::LevelRecord;
 use crate::record::metric::metric;
 use crate::record::run::RunRecord;
 use crate::report::grid::{Cell, Grid, Head};
-use crate::report::levels::{cell, head, offered};
+use crate::report::levels::{cell, head, offered, under_load};
 use crate::report::number::percent;
 
 /// A reason that held for less than this is not worth a column.
@@ -26,13 +26,7 @@ pub(super) fn grid(run: &RunRecord) -> Grid {
     heads.extend(columns.iter().map(|column| head(column, run)));
     heads.push(Head::words("clocks held by"));
     let mut grid = Grid::of(heads);
-    let has_curve = run.levels.iter().any(|level| level.purpose == Purpose::Curve);
-    let shown = |level: &&LevelRecord| match level.purpose {
-        Purpose::Sweep | Purpose::Curve => true,
-        Purpose::Confirmation { .. } => !has_curve,
-        Purpose::Reference { .. } | Purpose::Search | Purpose::Solo { .. } => false,
-    };
-    for level in run.levels.iter().filter(|level| level.telemetry.measured().is_some()).filter(shown) {
+    for level in under_load(run).filter(|level| level.telemetry.measured().is_some()) {
         let mut row = vec![Cell::new(offered(level))];
         row.extend(columns.iter().map(|column| cell(column, level)));
         row.push(Cell::new(held_by(level)));

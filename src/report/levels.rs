@@ -78,6 +78,16 @@ pub(super) fn load_latency(run: &RunRecord) -> Grid {
     grid
 }
 
+/// The sweep and the load-latency curve; confirmation where no curve was measured.
+pub(super) fn under_load(run: &RunRecord) -> impl Iterator<Item = &LevelRecord> {
+    let has_curve = run.levels.iter().any(|level| level.purpose == Purpose::Curve);
+    run.levels.iter().filter(move |level| match level.purpose {
+        Purpose::Sweep | Purpose::Curve => true,
+        Purpose::Confirmation { .. } => !has_curve,
+        Purpose::Reference { .. } | Purpose::Search | Purpose::Solo { .. } => false,
+    })
+}
+
 /// Offered calls/s per device with each open-loop level.
 fn open_levels(run: &RunRecord) -> impl Iterator<Item = (f64, &LevelRecord)> {
     run.levels.iter().filter_map(|level| match level.offered {

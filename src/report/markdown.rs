@@ -2,7 +2,7 @@
 
 use crate::report::grid::{Grid, escaped};
 use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, token_audit, whole_levels};
-use crate::report::{BenchReport, devices, gpus, headline, plan};
+use crate::report::{BenchReport, devices, gpus, headline, plan, servers};
 
 /// The whole report.
 #[must_use]
@@ -29,6 +29,7 @@ pub fn text(report: &BenchReport<'_>) -> String {
     text.push_str(&section("Devices side by side", &devices::grid(run)));
     text.extend(devices::together(run).map(|together| format!("\n{}\n", escaped(&together))));
     text.push_str(&section("GPUs under load", &gpus::grid(run)));
+    text.push_str(&section("Server under load", &servers::grid(run)));
 
     let audit = generator_audit(run).map(|audit| bullet("generator", &audit));
     let tokens = token_audit(run).map(|audit| bullet("tokens", &audit));

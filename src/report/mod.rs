@@ -21,6 +21,7 @@ mod picture;
 pub mod plan;
 mod prose;
 mod server;
+mod servers;
 pub mod steps;
 
 use crate::capacity::plan::{Plan, PlanError, PlanInputs};

@@ -1,15 +1,19 @@
-//! What the GPUs and the machine were doing, sampled beside a measurement: NVML, procfs, or a recording of them.
+//! What the GPUs and the machine were doing, sampled beside a measurement: NVML, procfs, or a recording of them; and what a server under
+//! test says of itself.
 //!
 //! A reading is a value or a reason. A [`Source`] reads; the [`sampler`] calls it from threads of its own, so that a call which
 //! hangs stalls no measurement; [`mod@window`] makes a summary of an interval, from samples alone. Everything is read-only: it sets
 //! no clock, limit or mode. What a summary means for a level is decided in `campaign`.
 
+pub mod counters;
 pub mod energy;
 pub mod nvml;
 pub mod procfs;
+pub mod prometheus;
 pub mod replay;
 pub mod sample;
 pub mod sampler;
+pub mod scrape;
 pub mod select;
 pub mod timeline;
 pub mod visible;

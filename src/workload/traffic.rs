@@ -6,7 +6,8 @@ use crate::workload::arrivals::Schedule;
 use crate::workload::fit::Limits;
 use crate::workload::mix::{MIX_REQUESTS, Mix};
 use crate::workload::request::RequestSource;
-use crate::workload::spec::{Workload, WorkloadError};
+use crate::workload::spec::{History, Sessions, Workload, WorkloadError};
+use crate::workload::trace::format::TraceFormat;
 use crate::workload::trace::survey::{Trace, TraceError};
 
 /// What a campaign sends.
@@ -71,6 +72,18 @@ impl Traffic {
         match self {
             Self::Drawn(workload) => workload.arrivals.to_string(),
             Self::Recorded(trace) => trace.rate_note(rate),
+        }
+    }
+
+    /// Whether prompts begin alike by intention: then a prefix cache that finds something is no fault.
+    #[must_use]
+    pub fn shares_prefixes(&self) -> bool {
+        match self {
+            Self::Drawn(workload) => {
+                let carried = |sessions: &Sessions| sessions.history == History::Carried;
+                workload.shared_prefix.is_some() || workload.sessions.as_ref().is_some_and(carried)
+            }
+            Self::Recorded(trace) => trace.facts().format == TraceFormat::Mooncake,
         }
     }
 

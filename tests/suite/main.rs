@@ -63,6 +63,7 @@ mod search_coverage;
 mod serve_model;
 mod serve_model_ends;
 mod server_bench;
+mod server_counters;
 mod several;
 mod signals;
 mod sink;

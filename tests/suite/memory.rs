@@ -41,6 +41,7 @@ fn measures_a_hundred_thousand_requests() {
         watcher: &mut Silent,
         interrupt: &Interrupt::default(),
         telemetry: &mut Instruments::none("simulated"),
+        server: None,
         ceiling: None,
         pace: 1.0,
         first_request_ms: None,

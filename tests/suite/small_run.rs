@@ -207,6 +207,7 @@ fn level(index: u32, purpose: Purpose, offered: Offered) -> LevelRecord {
         },
         target: TargetCounters { steps: 10_000, kv_blocks_peak: 300, kv_blocks_total: 4096, ..TargetCounters::default() },
         telemetry: Telemetry::Unavailable { why: "libnvidia-ml.so.1 was not found".to_owned() },
+        server: None,
         token_counts: None,
         findings: vec![],
         mbu: None,

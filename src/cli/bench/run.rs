@@ -229,6 +229,7 @@ pub(super) fn measure(
         watcher: &mut prepared.drawn,
         interrupt,
         telemetry: &mut prepared.watched.instruments,
+        server: None,
         ceiling: run.generator_ceiling,
         pace: 1.0,
         first_request_ms: None,

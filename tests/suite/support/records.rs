@@ -104,6 +104,7 @@ pub(crate) fn level(index: u32) -> LevelRecord {
         generator: GeneratorAudit::default(),
         target: TargetCounters::default(),
         telemetry: no_telemetry(),
+        server: None,
         token_counts: None,
         findings: vec![],
         mbu: None,
