@@ -1,5 +1,6 @@
 //! What a campaign sees of the GPUs while it measures: a sampler and what is expected of it, or why there is none.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::campaign::interrupt::{Interrupt, Signal};
 use crate::campaign::series::Series;
 use crate::campaign::xid::{self, Consequence, consequence};
 use crate::clock::{Monotonic, Nanos};
-use crate::node::cores;
+use crate::node::{cores, listener};
 use crate::record::finding::{Finding, Severity};
 use crate::record::level::LevelRecord;
 use crate::record::reading::Missing;
@@ -30,6 +31,11 @@ pub const GPU_FAILED: &str = "gpu_failed";
 pub enum Ownership {
     /// The run's own process computes on them: what appears while its model is loaded is its own.
     Computes,
+    /// A server's process computes on them, and what comes from it.
+    Serves {
+        /// Its number.
+        pid: u32,
+    },
     /// They are only watched.
     Watches,
 }
@@ -222,8 +228,15 @@ impl Watching {
         let mut summary = self.sampler.window(&interval);
         summary.energy_per_token = energy_per_token(&summary, &self.idle_w, from, series);
         let before = earlier.iter().filter_map(|level| level.telemetry.measured()).collect::<Vec<_>>();
-        let expected = self.expected.as_deref().unwrap_or_default();
+        let mut expected = self.expected.take().unwrap_or_default();
+        if let Ownership::Serves { pid } = self.ownership {
+            // A server may start further processes while it serves; they may have ended when the next level does.
+            expected.extend(listener::tree_under(Path::new("/"), pid));
+            expected.sort_unstable();
+            expected.dedup();
+        }
         let (invalid, findings) = gpu_state::judge(&before, &summary, |process| expected.contains(&process.pid));
+        self.expected = Some(expected);
         Witnessed { telemetry: Telemetry::Measured(Box::new(summary)), server: None, invalid, findings }
     }
 

@@ -76,6 +76,8 @@ pub struct Reached {
     pub process: Option<ServerProcess>,
     /// GPUs that it was found on, where nobody said how many it has.
     pub gpus_found: u32,
+    /// Where its counters are read, where it has some.
+    pub metrics: Option<String>,
     waited: Duration,
 }
 
@@ -99,7 +101,7 @@ pub fn reach(wish: ServerWish, interrupt: &Interrupt, tell: &mut dyn FnMut(Strin
     let address = wish.client.reach()?;
     let found = discover(&wish.client, &address, &served, &wish.ways, wish.seed)?;
     let cache_reset = ready::reset_cache(&wish.client, None);
-    let reached = Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, waited };
+    let reached = Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, metrics: None, waited };
     if matches!(reached.wish.protocol, Protocol::Http2 { .. }) {
         http2::greet(&reached.server(TargetIdentity::unknown(), 0))?;
     }
@@ -127,7 +129,7 @@ impl Reached {
             cache_reset: self.cache_reset.map(str::to_owned),
             max_context: self.served.max_context,
             process: self.process.clone(),
-            metrics: None,
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -178,6 +180,8 @@ impl Reached {
         if self.found.token_source == TokenSource::Events {
             labels.push("tokens counted one an event: the server gives no usage".to_owned());
         }
+        let precision = [setting("quantization"), setting("dtype")].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let precision = if precision.is_empty() { "unknown".to_owned() } else { precision };
         TargetIdentity {
             kind: "server".to_owned(),
             model: self.served.model.clone(),
@@ -186,7 +190,7 @@ impl Reached {
                 Some(gpus) => format!("{gpus} GPUs at {url}"),
                 None => url,
             },
-            precision: setting("dtype").or(setting("quantization")).unwrap_or_else(|| "unknown".to_owned()),
+            precision,
             devices: devices.unwrap_or(1),
             labels,
             max_context: self.served.max_context.unwrap_or(0),

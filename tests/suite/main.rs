@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod behind;
+mod behind_server;
 mod bench;
 mod bench_traffic;
 mod budget;

@@ -189,7 +189,7 @@ pub struct WatchArgs {
     #[arg(long)]
     pub allow_shared: bool,
     /// Keep every sample of the watched GPUs in a file, as JSON lines
-    #[arg(long, value_name = "FILE", requires = "watch_gpus")]
+    #[arg(long, value_name = "FILE")]
     pub save_samples: Option<PathBuf>,
 }
 

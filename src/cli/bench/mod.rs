@@ -5,6 +5,7 @@ mod choose;
 mod command;
 mod law;
 mod run;
+mod served;
 pub mod server;
 mod watch;
 
@@ -18,6 +19,7 @@ use crate::campaign::measure::Halt;
 use crate::campaign::progress::{Progress as Told, Watcher};
 use crate::cli::bench::args::{BenchArgs, TargetKind};
 use crate::cli::bench::run::{Host, Place, Prepared, Subject, measure};
+use crate::cli::bench::watch::Measured;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::progress::Drawn;
 use crate::cli::terminal::{self, Format, Progress, Terminal};
@@ -60,12 +62,17 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     let server = match &args.target.target {
         TargetKind::Server(endpoint) => {
             server::allow_connections(u64::from(args.method.in_flight_cap.max(args.method.max_concurrency.unwrap_or(0))))?;
-            Some(server::connect(&args, endpoint, seed, &interrupt, &mut |text| drawn.tell(Told::Note(text)))?)
+            Some(served::reach(&args, endpoint, seed, &library, &interrupt, &mut |text| drawn.tell(Told::Note(text)))?)
         }
         _ => None,
     };
-    let measured = device.iter().flat_map(|device| device.gpus());
-    let measured: Vec<_> = measured.map(|gpu| GpuIdentity { uuid: gpu.uuid.clone(), pci_bus_id: gpu.bus_id.clone() }).collect();
+    let measured = match &server {
+        Some(server) => Measured::Served(server.gpus.clone()),
+        None => {
+            let own = device.iter().flat_map(|device| device.gpus());
+            Measured::Own(own.map(|gpu| GpuIdentity { uuid: gpu.uuid.clone(), pci_bus_id: gpu.bus_id.clone() }).collect())
+        }
+    };
     let watched = watch::begin(&args.watch, &measured, &library, seen_by, &lock_folder(), &interrupt)?;
     let host = Host { node, clock, watched };
     let subject = Subject { device, server };

@@ -11,11 +11,13 @@ use crate::campaign::journal::{Journal, KeepRequests};
 use crate::campaign::measure::{Bench, Halt};
 use crate::campaign::plan::Plan;
 use crate::campaign::progress::{Progress, Watcher};
-use crate::campaign::servers::{Reached, ServerTargets};
+use crate::campaign::server_meter::ServerMeter;
+use crate::campaign::servers::ServerTargets;
 use crate::campaign::summary;
 use crate::campaign::targets::{EngineTargets, NullTargets, SimulatedTargets, Targets};
 use crate::campaign::traffic::{Chosen, Traffic};
 use crate::cli::bench::args::{BenchArgs, OnCapArg, TargetKind};
+use crate::cli::bench::served::Served;
 use crate::cli::bench::watch::Watched;
 use crate::cli::bench::{choose, law};
 use crate::cli::ceilings::measure as measure_ceilings;
@@ -56,7 +58,7 @@ pub(super) struct Subject {
     /// Where the built-in engine computes.
     pub(super) device: Option<Device>,
     /// A server that answers.
-    pub(super) server: Option<Reached>,
+    pub(super) server: Option<Served>,
 }
 
 /// Everything but the measuring.
@@ -67,6 +69,7 @@ pub(super) struct Prepared {
     plan: Plan,
     traffic: Chosen,
     targets: Box<dyn Targets>,
+    meter: Option<ServerMeter>,
     clock: Box<dyn Clock>,
     /// What the target is made of, beyond its identity: names the plan with it.
     made_of: String,
@@ -92,6 +95,7 @@ impl Prepared {
         let slo = args.method.slo.as_deref().map(|text| Slo::parse(text, SloSource::Flag)).transpose()?;
         // Whatever is wrong with the traffic is said before weights are loaded.
         let traffic = choose::traffic(&args, subject.device.as_ref())?;
+        let mut meter = None;
         let busy_threads = subject.device.as_ref().map(Device::busy_threads);
         let (targets, clock, made_of): (Box<dyn Targets>, Box<dyn Clock>, String) = match (&args.target.target, subject.device) {
             (_, Some(device)) => {
@@ -110,7 +114,8 @@ impl Prepared {
                 (Box::new(targets), Box::new(Virtual::start()), made_of)
             }
             (TargetKind::Server(_), None) => {
-                let reached = subject.server.context("a server is reached before it is measured")?;
+                let Served { reached, page, .. } = subject.server.context("a server is reached before it is measured")?;
+                meter = page.map(|page| ServerMeter::start(page, clock, args.quick));
                 let servers = ServerTargets::new(reached, clock, interrupt);
                 let made_of = servers.made_of();
                 (Box::new(servers), Box::new(clock), made_of)
@@ -129,7 +134,7 @@ impl Prepared {
         };
         let first_rate = args.traffic.trace_speed.and_then(|_| traffic.own_rate());
         let plan = Plan { first_rate, ..plan(&args, seed, slo) };
-        Ok(Self { args, node, watched, plan, traffic, targets, clock, made_of, busy_threads, drawn })
+        Ok(Self { args, node, watched, plan, traffic, targets, meter, clock, made_of, busy_threads, drawn })
     }
 
     fn record(&self, id: &str, command: Vec<String>) -> RunRecord {
@@ -229,7 +234,7 @@ pub(super) fn measure(
         watcher: &mut prepared.drawn,
         interrupt,
         telemetry: &mut prepared.watched.instruments,
-        server: None,
+        server: prepared.meter.as_ref(),
         ceiling: run.generator_ceiling,
         pace: 1.0,
         first_request_ms: None,
@@ -252,6 +257,7 @@ pub(super) fn measure(
     let halted = result.halted;
     summary::conclude(&mut run, result, &prepared.plan);
     run.findings.extend(prepared.watched.instruments.failure());
+    run.findings.append(&mut prepared.watched.findings);
     run.findings.extend(prepared.busy_threads.and_then(|threads| node::findings::of_cores(&run.node, threads)));
     journal.learn(|known| *known = run.clone())?;
     if run.status == RunStatus::Complete {

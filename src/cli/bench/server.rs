@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use rustls::ClientConfig;
 
 use crate::campaign::interrupt::Interrupt;
 use crate::campaign::servers::{Protocol, Reached, ServerWish, reach};
@@ -71,6 +72,12 @@ pub struct ServerArgs {
     /// Ask over HTTP/2: many requests on few connections, on one thread of its own; the server must speak it
     #[arg(long, conflicts_with = "client_threads")]
     pub http2: bool,
+    /// Page with the server's own counters, once a second [default: its /metrics, where it has one]
+    #[arg(long, value_name = "URL", conflicts_with = "no_metrics")]
+    pub metrics_url: Option<Endpoint>,
+    /// Do not read the server's counters
+    #[arg(long)]
+    pub no_metrics: bool,
     /// Wait this long for a server that is not there yet [default: three tries; ten minutes while it loads]
     #[arg(long, value_name = "TIME", value_parser = length_of_time::read)]
     pub wait_ready: Option<Duration>,
@@ -127,33 +134,48 @@ fn more(text: &str) -> Result<String, String> {
     Ok(text[1..text.len() - 1].to_owned())
 }
 
-/// Waits for the server, and finds out how it is asked.
+/// What an encrypted connection to `endpoint` is made with.
 ///
 /// # Errors
-/// When the key or a certificate cannot be read, or it does not serve.
-pub(super) fn connect(
-    args: &BenchArgs,
-    endpoint: &Endpoint,
-    seed: u64,
-    interrupt: &Interrupt,
-    tell: &mut dyn FnMut(String),
-) -> anyhow::Result<Reached> {
-    let server = &args.server;
+/// When a certificate cannot be read.
+pub(super) fn tls(server: &ServerArgs, endpoint: &Endpoint) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+    trusting(server, endpoint, "http/1.1")
+}
+
+/// The same for this protocol.
+fn trusting(server: &ServerArgs, endpoint: &Endpoint, protocol: &str) -> anyhow::Result<Option<Arc<ClientConfig>>> {
     let trust = match (&server.ca_file, server.insecure) {
         (Some(file), _) => Trust::File(file.clone()),
         (None, true) => Trust::Anybody,
         (None, false) => Trust::System,
     };
-    let tls = endpoint.tls.then(|| tls::config(&trust, &["http/1.1"])).transpose().exit_with(Exit::BadInput)?;
-    let protocol = if server.http2 {
-        Protocol::Http2 { tls: endpoint.tls.then(|| tls::config(&trust, &["h2"])).transpose().exit_with(Exit::BadInput)? }
-    } else {
-        Protocol::Http1 { threads: server.client_threads }
-    };
+    endpoint.tls.then(|| tls::config(&trust, &[protocol])).transpose().exit_with(Exit::BadInput)
+}
+
+/// How the server is talked to.
+///
+/// # Errors
+/// When the key or a certificate cannot be read.
+pub(super) fn client(server: &ServerArgs, endpoint: &Endpoint) -> anyhow::Result<Client> {
     let mut headers = server.headers.clone();
     if let Some(key) = key(server)? {
         headers.push(("Authorization".to_owned(), format!("Bearer {key}")));
     }
+    Ok(Client { endpoint: endpoint.clone(), tls: tls(server, endpoint)?, headers, timeout: EXCHANGE })
+}
+
+/// Waits for the server of `client`, and finds out how it is asked.
+///
+/// # Errors
+/// When it does not serve.
+pub(super) fn connect(
+    args: &BenchArgs,
+    client: Client,
+    seed: u64,
+    interrupt: &Interrupt,
+    tell: &mut dyn FnMut(String),
+) -> anyhow::Result<Reached> {
+    let server = &args.server;
     let length = |time: Option<Duration>, default: Nanos| time.map_or(default, |time| Nanos::from_secs_f64(time.as_secs_f64()));
     let limits = TimeLimits::default();
     let api = server.api.map(|api| match api {
@@ -161,8 +183,13 @@ pub(super) fn connect(
         ApiArg::Chat => Api::Chat,
         ApiArg::Responses => Api::Responses,
     });
+    let protocol = if server.http2 {
+        Protocol::Http2 { tls: trusting(server, &client.endpoint, "h2")? }
+    } else {
+        Protocol::Http1 { threads: server.client_threads }
+    };
     let wish = ServerWish {
-        client: Client { endpoint: endpoint.clone(), tls, headers, timeout: EXCHANGE },
+        client,
         model: args.target.model.clone(),
         ways: Wish {
             api,

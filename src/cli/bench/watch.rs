@@ -6,9 +6,11 @@ use std::sync::Arc;
 use crate::campaign::instruments::{GpuBusy, Instruments, Ownership};
 use crate::campaign::interrupt::Interrupt;
 use crate::cli::bench::args::WatchArgs;
+use crate::cli::bench::served::ServerGpus;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::clock::Monotonic;
 use crate::node::telemetry::NoTelemetry;
+use crate::record::finding::Finding;
 use crate::record::gpu::GpuRecord;
 use crate::store::lock::{GpuLock, LockError};
 use crate::telemetry::nvml::Library;
@@ -20,23 +22,35 @@ pub(super) struct Watched {
     pub(super) instruments: Instruments,
     /// What stands beside every number because of them.
     pub(super) labels: Vec<String>,
+    /// What a reader should know of whose they are.
+    pub(super) findings: Vec<Finding>,
     _locks: Vec<GpuLock>,
 }
 
-/// Begins to watch the GPUs that are measured, as CUDA names them, and those that were asked for besides. Without a clock time is
-/// simulated, and there is nothing to see.
+/// Whose GPUs are measured.
+pub(super) enum Measured {
+    /// The built-in engine's, as CUDA names them; none where it computes on the CPU, or nothing does.
+    Own(Vec<GpuIdentity>),
+    /// A server's.
+    Served(ServerGpus),
+}
+
+/// Begins to watch the GPUs that are measured and those that were asked for besides. Without a clock time is simulated, and there is
+/// nothing to see.
 ///
 /// # Errors
 /// When telemetry is required and not to be had, a GPU is not there, or somebody else is on it.
 pub(super) fn begin(
     args: &WatchArgs,
-    measured: &[GpuIdentity],
+    measured: &Measured,
     library: &Result<Library, NoTelemetry>,
     clock: Option<Monotonic>,
     lock_folder: &Path,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Watched> {
-    let nothing = |why: String| Watched { instruments: Instruments::none(why), labels: Vec::new(), _locks: Vec::new() };
+    let findings: Vec<_> = measured.served().and_then(ServerGpus::contradiction).into_iter().collect();
+    let nothing =
+        |why: String| Watched { instruments: Instruments::none(why), labels: Vec::new(), findings: findings.clone(), _locks: Vec::new() };
     let required = "cannot measure without telemetry (`--require-telemetry`)";
     // What is not to be had is fatal only where it was required.
     let without = |why: anyhow::Error| {
@@ -48,9 +62,12 @@ pub(super) fn begin(
         Err(none) => return without(none.clone().into()),
     };
     let gpus = &library.inventory().gpus;
-    let mut selected = match select(measured, gpus) {
-        Ok(selected) => selected,
-        Err(unknown) => return without(unknown.into()),
+    let mut selected = match measured {
+        Measured::Own(own) => match select(own, gpus) {
+            Ok(selected) => selected,
+            Err(unknown) => return without(unknown.into()),
+        },
+        Measured::Served(served) => served.found.clone(),
     };
     for gpu in args.watch_gpus.as_deref().map_or(Ok(Vec::new()), |wanted| asked_for(wanted, gpus))? {
         if !selected.contains(&gpu) {
@@ -74,16 +91,43 @@ pub(super) fn begin(
         );
     }
     let (source, names) = library.watch(&selected);
-    let ownership = if measured.is_empty() { Ownership::Watches } else { Ownership::Computes };
+    let ownership = match measured {
+        Measured::Own(own) if !own.is_empty() => Ownership::Computes,
+        Measured::Served(ServerGpus { pid: Some(pid), .. }) => Ownership::Serves { pid: *pid },
+        Measured::Own(_) | Measured::Served(_) => Ownership::Watches,
+    };
     let instruments = Instruments::watch(Arc::new(source), names, clock, ownership, interrupt);
     if instruments.hangs() && args.require_telemetry {
         return without(anyhow::anyhow!("a call to the driver hangs. See `dmesg` for XIDs, and reboot"));
     }
-    if !instruments.present().is_empty() && !args.allow_shared {
-        return Err(GpuBusy::of(instruments.present()).into());
+    let served = measured.served();
+    let strangers = instruments.present().iter().filter(|process| served.is_none_or(|served| !served.owns(process))).cloned();
+    let strangers: Vec<_> = strangers.collect();
+    if served.is_some_and(ServerGpus::takes_all) {
+        let taken = strangers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        labels.extend((!strangers.is_empty()).then(|| format!("taken for the server's by `--gpus` and `--watch-gpus`: {taken}")));
+        return Ok(Watched { instruments, labels, findings, _locks: locks });
     }
-    labels.extend(instruments.present().iter().map(|process| format!("GPU shared with {process}")));
-    Ok(Watched { instruments, labels, _locks: locks })
+    if !strangers.is_empty() && !args.allow_shared {
+        let busy = anyhow::Error::from(GpuBusy::of(&strangers));
+        let unknown = served.is_some_and(|served| served.is_local && served.found.is_empty());
+        return Err(if unknown {
+            busy.context("nothing tells that these are the server's own processes (`--gpus N` takes them for it)")
+        } else {
+            busy
+        });
+    }
+    labels.extend(strangers.iter().map(|process| format!("GPU shared with {process}")));
+    Ok(Watched { instruments, labels, findings, _locks: locks })
+}
+
+impl Measured {
+    fn served(&self) -> Option<&ServerGpus> {
+        match self {
+            Self::Served(served) => Some(served),
+            Self::Own(_) => None,
+        }
+    }
 }
 
 /// `all`, or a list of places in CUDA's order and of UUIDs or their beginnings.

@@ -18,12 +18,15 @@ use nvml_wrapper::error::NvmlError;
 
 use crate::record::gpu::GpuInventory;
 use crate::record::reading::{Missing, Reading};
+use crate::record::telemetry::GpuProcess;
 use crate::telemetry::nvml::read::NvmlSource;
 use crate::telemetry::select::Selected;
 use crate::telemetry::window::Named;
 
 /// How long opening the library and describing its GPUs may take: a driver without persistence mode starts every GPU first.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a look at who computes may take.
+const LOOK: Duration = Duration::from_secs(3);
 /// Where the kernel's part of the driver says its version.
 const MODULE: &str = "/proc/driver/nvidia/version";
 
@@ -126,6 +129,27 @@ impl Library {
             Named { uuid: selected.uuid(gpus).to_owned(), name: name.clone(), sm_clock_max_mhz: gpu.sm_clock_max_mhz }
         };
         (NvmlSource::of(self.nvml, gpus, selected), selected.iter().map(named).collect())
+    }
+
+    /// Every GPU, or each instance of one that is cut into some, with the processes that compute on it now; those that do not say are
+    /// left out. `None` where the driver does not answer in time.
+    #[must_use]
+    pub fn computing(&self) -> Option<Vec<(Selected, Vec<GpuProcess>)>> {
+        let gpus = self.inventory.gpus.iter().enumerate();
+        let parts = gpus.flat_map(|(gpu, known)| {
+            let instances = (0..known.instances.len()).map(move |instance| Selected { gpu, instance: Some(instance) });
+            if known.instances.is_empty() { vec![Selected::whole(gpu)] } else { instances.collect() }
+        });
+        let parts = parts.collect::<Vec<_>>();
+        let (source, _) = self.watch(&parts);
+        let (answer, answered) = mpsc::channel();
+        let looking = move || {
+            let seen = parts.into_iter().enumerate().filter_map(|(place, part)| Some((part, source.processes(place).ok().ok()?)));
+            // Nobody may be waiting any more.
+            drop(answer.send(seen.collect()));
+        };
+        thread::Builder::new().name("telemetry-look".to_owned()).spawn(looking).ok()?;
+        answered.recv_timeout(LOOK).ok()
     }
 }
 

@@ -77,6 +77,11 @@ impl NvmlSource {
         Self { nvml, gpus: selected.iter().map(watched).collect(), events: Mutex::new(None) }
     }
 
+    /// Processes that compute on the GPU of this place.
+    pub(super) fn processes(&self, gpu: usize) -> Reading<Vec<GpuProcess>> {
+        self.gpus[gpu].processes(self.nvml)
+    }
+
     /// A set of the faults of every watched GPU that reports some.
     fn register(&self) -> Result<EventSet<'static>, Missing> {
         let reports =
