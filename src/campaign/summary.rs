@@ -39,8 +39,10 @@ pub fn conclude(run: &mut RunRecord, result: bench::Result, plan: &Plan) {
 
 fn findings(run: &RunRecord, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(node::findings::of(&run.node.telemetry));
     let watched = run.levels.first().and_then(|level| level.telemetry.measured());
+    // GPUs of another node may be watched where this one has no telemetry.
+    let of_node = node::findings::of(&run.node.telemetry);
+    findings.extend(of_node.into_iter().filter(|finding| watched.is_none() || finding.code != "telemetry_unavailable"));
     findings
         .extend(node::findings::of_distance(&run.node, |uuid| watched.is_some_and(|seen| seen.gpus.iter().any(|gpu| gpu.uuid == uuid))));
     findings.extend(counters::conflict(run));

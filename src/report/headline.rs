@@ -7,7 +7,7 @@ use crate::record::metric::metric;
 use crate::record::node::GpuTelemetry;
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
 use crate::record::slo::SloSource;
-use crate::record::telemetry::Telemetry;
+use crate::record::telemetry::{Telemetry, WindowSummary};
 use crate::report::number::{percent, signed, three};
 use crate::report::paint::Tone;
 use crate::report::server;
@@ -88,20 +88,27 @@ fn counted(run: &RunRecord) -> Option<String> {
 
 /// Where GPU readings came from and of which GPUs, or why there are none.
 fn telemetry(run: &RunRecord) -> String {
+    let first = run.levels.first().map(|level| &level.telemetry);
+    let is_own =
+        |uuid: &str| run.node.telemetry.gpus().iter().any(|gpu| gpu.uuid == uuid || gpu.instances.iter().any(|cut| cut.uuid == uuid));
+    if let Some(summary) = first.and_then(Telemetry::measured).filter(|summary| summary.gpus.iter().all(|gpu| !is_own(&gpu.uuid))) {
+        return format!("DCGM exporter; {}", names(summary));
+    }
     let inventory = match &run.node.telemetry {
         // Where it was looked for, and what to do, stands among the findings.
         GpuTelemetry::Unavailable { why } => return format!("unavailable: {}", why.split(" (looked in").next().unwrap_or(why)),
         GpuTelemetry::Available(inventory) => inventory,
     };
     let versions = format!("NVML {}, driver {}, CUDA {}", inventory.software.nvml, inventory.software.driver, inventory.software.cuda);
-    match run.levels.first().map(|level| &level.telemetry) {
-        Some(Telemetry::Measured(summary)) => {
-            let gpus = summary.gpus.iter().map(|gpu| format!("{} ({})", gpu.name, gpu.uuid)).collect::<Vec<_>>().join(", ");
-            format!("{versions}; {gpus}")
-        }
+    match first {
+        Some(Telemetry::Measured(summary)) => format!("{versions}; {}", names(summary)),
         Some(Telemetry::Unavailable { why }) => format!("unavailable: {why} ({versions})"),
         None => versions,
     }
+}
+
+fn names(summary: &WindowSummary) -> String {
+    summary.gpus.iter().map(|gpu| format!("{} ({})", gpu.name, gpu.uuid)).collect::<Vec<_>>().join(", ")
 }
 
 /// Labels of the run and its number, each once.

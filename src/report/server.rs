@@ -1,14 +1,14 @@
 //! What is known of a server that was measured, in words.
 
 use crate::record::run::RunRecord;
-use crate::record::server::{ServerRecord, TokenCounts};
-use crate::report::number::{percent, three};
+use crate::record::server::ServerRecord;
+use crate::report::number::three;
 
 /// Rows of the header: who it is and how it was asked. Empty where the target is no server.
 pub(super) fn rows(run: &RunRecord) -> Vec<(&'static str, String)> {
     let Some(server) = &run.server else { return Vec::new() };
     let mut rows = vec![("server", who(server)), ("asked", how(server))];
-    rows.extend(counted(run).map(|counted| ("tokens", counted)));
+    rows.push(("tokens", format!("counted by {}; {} an event at first", server.token_source.words(), three(server.tokens_per_event))));
     if let Some(process) = &server.process {
         let settings = process.settings.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
         rows.push((
@@ -46,29 +46,4 @@ fn how(server: &ServerRecord) -> String {
     };
     let reset = server.cache_reset.as_deref().map_or(String::new(), |path| format!(", emptied by {path} before each fresh start"));
     format!("{} with {}; {forced}; {caches}{reset}", server.api, server.prompts)
-}
-
-/// How tokens were counted, and how often two counts disagree.
-fn counted(run: &RunRecord) -> Option<String> {
-    let server = run.server.as_ref()?;
-    let sum = run.levels.iter().filter_map(|level| level.token_counts).reduce(|one, other| TokenCounts {
-        answers: one.answers + other.answers,
-        with_usage: one.with_usage + other.with_usage,
-        disagreeing: one.disagreeing + other.disagreeing,
-        events: one.events + other.events,
-        tokens: one.tokens + other.tokens,
-        prompts_off: one.prompts_off + other.prompts_off,
-        cached_tokens: one.cached_tokens + other.cached_tokens,
-    });
-    let source = server.token_source.words();
-    let Some(sum) = sum else { return Some(format!("counted by {source}")) };
-    let per_event = sum.tokens as f64 / (sum.events as f64).max(1.0);
-    let disagreeing = if sum.with_usage == 0 {
-        "no usage to compare with".to_owned()
-    } else {
-        let share = percent(sum.disagreeing as f64 / sum.with_usage as f64);
-        format!("usage and number of events differ in {} of {} answers ({share})", sum.disagreeing, sum.with_usage)
-    };
-    let prompts = if sum.prompts_off > 0 { format!("; {} prompts counted otherwise than made", sum.prompts_off) } else { String::new() };
-    Some(format!("counted by {source}; {} tokens an event; {disagreeing}{prompts}", three(per_event)))
 }

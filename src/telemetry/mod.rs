@@ -1,11 +1,12 @@
-//! What the GPUs and the machine were doing, sampled beside a measurement: NVML, procfs, or a recording of them; and what a server under
-//! test says of itself.
+//! What the GPUs and the machine were doing, sampled beside a measurement: NVML, a DCGM exporter, procfs, or a recording of them; and
+//! what a server under test says of itself.
 //!
 //! A reading is a value or a reason. A [`Source`] reads; the [`sampler`] calls it from threads of its own, so that a call which
 //! hangs stalls no measurement; [`mod@window`] makes a summary of an interval, from samples alone. Everything is read-only: it sets
 //! no clock, limit or mode. What a summary means for a level is decided in `campaign`.
 
 pub mod counters;
+pub mod dcgm;
 pub mod energy;
 pub mod nvml;
 pub mod procfs;
@@ -21,6 +22,7 @@ pub mod window;
 
 use std::time::Duration;
 
+use crate::clock::Nanos;
 use crate::record::reading::Reading;
 use crate::telemetry::sample::{Fast, Slow, XidEvent};
 
@@ -38,4 +40,9 @@ pub trait Source: Send + Sync {
 
     /// The next fault that the driver reports, within `patience`.
     fn wait_for_xid(&self, patience: Duration) -> Reading<Option<XidEvent>>;
+
+    /// Energy is read over windows of this length or more, where the source needs longer ones than the method does.
+    fn energy_shortest(&self) -> Nanos {
+        Nanos::ZERO
+    }
 }

@@ -62,6 +62,7 @@ pub struct Sampler {
     shared: Arc<Shared>,
     names: Vec<Named>,
     clock: Monotonic,
+    energy_shortest: Nanos,
 }
 
 struct Shared {
@@ -107,7 +108,7 @@ impl Sampler {
     /// Begins to sample the GPUs called `names`, in the source's order, with stamps of `clock`.
     #[must_use]
     pub fn start(source: Arc<dyn Source>, names: Vec<Named>, clock: Monotonic, manner: Manner) -> Self {
-        let now = clock.now().0;
+        let (now, energy_shortest) = (clock.now().0, source.energy_shortest());
         let shared = Arc::new(Shared {
             timeline: Mutex::new(Timeline::of(names.len())),
             alarm: Mutex::new(None),
@@ -124,7 +125,7 @@ impl Sampler {
             // Without its thread the loop is silent, which is seen as such.
             drop(started);
         }
-        Self { shared, names, clock }
+        Self { shared, names, clock, energy_shortest }
     }
 
     /// What the watched GPUs are called, in order.
@@ -137,7 +138,8 @@ impl Sampler {
     #[must_use]
     pub fn window(&self, interval: &Interval) -> WindowSummary {
         let silence = interval.to.since(self.last_beat());
-        let summary = window(&self.shared.timeline(), &self.names, interval);
+        let interval = Interval { energy_shortest: interval.energy_shortest.max(self.energy_shortest), ..*interval };
+        let summary = window(&self.shared.timeline(), &self.names, &interval);
         WindowSummary { stale_s: (silence >= STALE).then(|| silence.as_secs_f64()), ..summary }
     }
 

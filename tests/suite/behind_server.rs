@@ -1,8 +1,8 @@
-//! `bench --target http://...` with an eye on what stands behind the address: its GPUs and its counters.
+//! `bench --target http://...` with an eye on what stands behind the address: its GPUs, its counters, another node's exporter.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -232,4 +232,59 @@ fn a_server_that_somebody_else_uses_gives_no_valid_level() {
     let other = |reason: &Invalid| matches!(reason, Invalid::OtherTraffic { by_server, received } if by_server > received);
     assert!(run.levels.iter().all(|level| level.verdict.invalid.iter().any(other)), "{:?}", run.levels[0].verdict);
     assert!(run.findings.iter().any(|finding| finding.code == "other_traffic"), "{:?}", run.findings);
+}
+
+/// An exporter with two GPUs whose energy counters go on, as long as the test runs.
+fn exporter() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+    let begun = Instant::now();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while asked.read_line(&mut line).unwrap_or(0) > 2 {
+                line.clear();
+            }
+            let mut body = String::new();
+            for gpu in 0..2 {
+                let labels =
+                    format!("{{gpu=\"{gpu}\",UUID=\"GPU-exported-{gpu}\",modelName=\"NVIDIA H100 80GB HBM3\",Hostname=\"node-7\"}}");
+                let millijoules = begun.elapsed().as_millis() as u64 * 600;
+                for (name, value) in [("SM_CLOCK", 1980), ("POWER_USAGE", 600), ("GPU_TEMP", 61), ("TOTAL_ENERGY_CONSUMPTION", millijoules)]
+                {
+                    body.push_str(&format!("DCGM_FI_DEV_{name}{labels} {value}\n"));
+                }
+            }
+            let length = body.len();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        }
+    });
+    url
+}
+
+#[test]
+fn gpus_of_another_node_are_watched_through_its_exporter() {
+    let server = OpenAiServer::start(|_| pace());
+    let (url, data) = (exporter(), tempfile::tempdir().unwrap());
+    let more = ["--nvml", "/nowhere", "--gpus", "1", "--dcgm-url", &url, "--watch-gpus", "1", "--require-telemetry"];
+    let run = levels_of(&mut bench(&server.url(), &data, &more), &data, 3, || {});
+    let gpus = &run.levels[2].telemetry.measured().unwrap().gpus;
+    assert_eq!(gpus.iter().map(|gpu| gpu.uuid.as_str()).collect::<Vec<_>>(), ["GPU-exported-1"]);
+    assert_eq!((gpus[0].power_mean_w.get(), gpus[0].temperature_max_c.get()), (Some(600.0), Some(61)));
+    assert!(gpus[0].clock_reasons.value().is_none() && gpus[0].processes.value().is_none(), "what it does not tell is not guessed");
+    assert!(!run.levels[2].verdict.to_string().contains("telemetry"), "{}", run.levels[2].verdict);
+    assert!(run.labels.iter().any(|label| label.contains("DCGM exporter at http://") && label.contains("node-7")), "{:?}", run.labels);
+    assert!(!run.findings.iter().any(|finding| finding.code == "telemetry_unavailable"), "{:?}", run.findings);
+    let text = stdout(&plimsoll().args(["runs", "show", "latest", "--data-dir"]).arg(data.path()).output().unwrap());
+    assert!(text.contains("DCGM exporter; NVIDIA H100") && text.contains("GPUs under load"), "{text}");
+    for (wrong, why) in [
+        (["--dcgm-url", &url, "--watch-gpus", "5"], "knows no GPU `5`"),
+        (["--dcgm-url", &server.url(), "--watch-gpus", "all"], "no GPU of DCGM's"),
+    ] {
+        let refused = bench(&server.url(), &data, &[&["--nvml", "/nowhere"], &wrong[..]].concat()).output().unwrap();
+        assert_eq!(refused.status.code(), Some(69), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(why), "{}", stderr(&refused));
+    }
 }

@@ -182,6 +182,9 @@ pub struct WatchArgs {
     /// GPUs to watch beside those that are measured: `all`, or places in CUDA's order and UUIDs, separated by commas
     #[arg(long, value_name = "GPUS")]
     pub watch_gpus: Option<String>,
+    /// Watch the GPUs of another node through its DCGM exporter (http://node:9400/metrics): all of them, or those of `--watch-gpus`
+    #[arg(long, value_name = "URL")]
+    pub dcgm_url: Option<Endpoint>,
     /// Refuse to measure where GPU telemetry is not to be had
     #[arg(long)]
     pub require_telemetry: bool,

@@ -3,6 +3,7 @@
 pub mod args;
 mod choose;
 mod command;
+mod exported;
 mod law;
 mod run;
 mod served;
@@ -73,7 +74,8 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
             Measured::Own(own.map(|gpu| GpuIdentity { uuid: gpu.uuid.clone(), pci_bus_id: gpu.bus_id.clone() }).collect())
         }
     };
-    let watched = watch::begin(&args.watch, &measured, &library, seen_by, &lock_folder(), &interrupt)?;
+    let exporter = args.watch.dcgm_url.as_ref().map(|url| served::page_at(&args.server, url, None)).transpose()?;
+    let watched = watch::begin(&args.watch, &measured, exporter, &library, seen_by, &lock_folder(), &interrupt)?;
     let host = Host { node, clock, watched };
     let subject = Subject { device, server };
     let prepared = Prepared::new(args, subject, host, seed, drawn, &interrupt)?;

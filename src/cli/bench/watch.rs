@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::campaign::instruments::{GpuBusy, Instruments, Ownership};
 use crate::campaign::interrupt::Interrupt;
 use crate::cli::bench::args::WatchArgs;
+use crate::cli::bench::exported;
 use crate::cli::bench::served::ServerGpus;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::clock::Monotonic;
@@ -14,6 +15,7 @@ use crate::record::finding::Finding;
 use crate::record::gpu::GpuRecord;
 use crate::store::lock::{GpuLock, LockError};
 use crate::telemetry::nvml::Library;
+use crate::telemetry::scrape::Page;
 use crate::telemetry::select::{GpuIdentity, Selected, UnknownGpu, select};
 use crate::telemetry::visible::{DeviceOrder, visible};
 
@@ -35,14 +37,15 @@ pub(super) enum Measured {
     Served(ServerGpus),
 }
 
-/// Begins to watch the GPUs that are measured and those that were asked for besides. Without a clock time is simulated, and there is
-/// nothing to see.
+/// Begins to watch the GPUs that are measured and those that were asked for besides; where there is an exporter, its GPUs alone. Without
+/// a clock time is simulated, and there is nothing to see.
 ///
 /// # Errors
 /// When telemetry is required and not to be had, a GPU is not there, or somebody else is on it.
 pub(super) fn begin(
     args: &WatchArgs,
     measured: &Measured,
+    exporter: Option<Page>,
     library: &Result<Library, NoTelemetry>,
     clock: Option<Monotonic>,
     lock_folder: &Path,
@@ -57,6 +60,10 @@ pub(super) fn begin(
         if args.require_telemetry { Err(why.context(required)).exit_with(Exit::Unavailable) } else { Ok(nothing(why.to_string())) }
     };
     let Some(clock) = clock else { return without(anyhow::anyhow!("time is simulated")) };
+    if let Some(page) = exporter {
+        let (instruments, labels) = exported::watch(page, args.watch_gpus.as_deref(), clock, interrupt)?;
+        return Ok(Watched { instruments, labels, findings, _locks: Vec::new() });
+    }
     let library = match library {
         Ok(library) => library,
         Err(none) => return without(none.clone().into()),
