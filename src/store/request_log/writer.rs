@@ -57,6 +57,7 @@ pub struct LoggedLevel {
     pub unlogged: u64,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly every message is a record, and a box would be an allocation each")]
 enum Message {
     Record(LoggedRequest),
     EndLevel(SyncSender<Result<u64, io::Error>>),
