@@ -88,7 +88,7 @@ impl Stop for Between {
 /// an event; at least, since the server that answers is no faster than it.
 ///
 /// # Errors
-/// When the system gives no port, descriptors or threads.
+/// When the system gives no port, descriptors or threads, or nothing was answered in time.
 pub fn over_http(prompt_tokens: u32, output_tokens: u32, threads: u32) -> io::Result<f64> {
     let (prompt, tokens) = (prompt_tokens.clamp(1, LONGEST), output_tokens.clamp(1, LONGEST));
     let server = Loopback::start(tokens)?;
@@ -126,7 +126,11 @@ pub fn over_http(prompt_tokens: u32, output_tokens: u32, threads: u32) -> io::Re
     let mut what = Alike { next: 0, prompt, tokens };
     let manner = Manner { chunks: Chunks::Count, ..Manner::default() };
     drive(Arrivals { when, what: &mut what }, manner, &mut counted, &mut *target, &mut clock);
-    Ok(counted.completed as f64 / OVER_HTTP.as_secs_f64())
+    match counted.completed {
+        // A machine too busy to answer itself within a second tells nothing.
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        completed => Ok(completed as f64 / OVER_HTTP.as_secs_f64()),
+    }
 }
 
 /// Calls per second that the generator reaches when everything is due at once.

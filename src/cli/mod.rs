@@ -101,7 +101,7 @@ enum Verb {
     Export(export::ExportArgs),
     /// Read what another tool measured: vLLM, AIPerf, GuideLLM, InferenceX
     Import(import::ImportArgs),
-    /// Say what a server gives beside the built-in engine at equal objectives, and keep it for plans
+    /// Say what a server gives beside the built-in engine, and keep it for plans
     Transfer(transfer::TransferArgs),
     /// Measure what the device can do at most: the denominators of every share of a ceiling
     Ceilings(ceilings::CeilingsArgs),

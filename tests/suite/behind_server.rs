@@ -66,7 +66,7 @@ struct OwnProcess {
 impl OwnProcess {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = child("server_bench::a_process_that_serves", folder.path());
+        let mut command = child("behind_server::a_process_that_serves", folder.path());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let file = folder.path().join("url");
         wait_for(&file);

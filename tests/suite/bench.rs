@@ -207,7 +207,6 @@ fn every_flag_that_a_run_has_decided_is_refused_beside_resume() {
             "device" => "cpu",
             "target" => "null",
             "scenario" => "Black Friday=7",
-            "target" => "null",
             "metrics-url" | "dcgm-url" => "http://127.0.0.1:1",
             "header" => "a: b",
             "extra-body" => "{}",

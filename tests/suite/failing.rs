@@ -177,7 +177,8 @@ fn a_few_errors_do_not_keep_a_level_from_settling_and_end_the_sweep_at_one_perce
 
 #[test]
 fn a_target_that_answers_nothing_in_time_is_broken_and_not_waited_for_a_hundred_times() {
-    let ran = measured(vec![Fault::Deaf]);
+    let plan = Plan { slo: Some(slo("e2e:p90<100ms")), timeout: Nanos::from_secs(2), ..Plan::quick(3) };
+    let ran = campaign_on(4, &mut Faults(vec![Fault::Deaf]), &plan, &mut Journal::none(), &mut Silent, &Interrupt::default());
     for level in &ran.levels {
         assert!(level.verdict.is_valid() && level.verdict.outcome == Outcome::Broken, "{:?}: {}", level.offered, level.verdict);
         assert_eq!((level.counts.completed, level.counts.cohort), (0, level.counts.timed_out), "{:?}", level.counts);

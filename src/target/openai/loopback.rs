@@ -110,10 +110,11 @@ impl Served {
                 match event.data.u64() {
                     STOP => return Ok(()),
                     LISTENER => {
-                        let (socket, _) = self.listener.accept()?;
-                        socket.set_nodelay(true)?;
-                        watch(&socket, self.connections.len() as u64)?;
-                        self.connections.push(Some((socket, Vec::new())));
+                        // One that is gone again before it was taken is none.
+                        let Ok((socket, _)) = self.listener.accept() else { continue };
+                        if socket.set_nodelay(true).is_ok() && watch(&socket, self.connections.len() as u64).is_ok() {
+                            self.connections.push(Some((socket, Vec::new())));
+                        }
                     }
                     place => self.attend(place as usize, &mut room),
                 }
