@@ -71,6 +71,9 @@ impl Tally {
     pub fn ended(&mut self, count: &TokenCount, counted: u32) {
         if let Some(tokens) = count.output() {
             self.per_event.learn(count.events, tokens);
+        }
+        // The server's own word alone: what a local tokenizer makes of a text is no second witness of what arrived.
+        if let Some(tokens) = count.output_by_usage {
             let before = self.counters.decode_tokens.saturating_sub(u64::from(counted));
             self.counters.decode_tokens = before + u64::from(tokens);
         }
