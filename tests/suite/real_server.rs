@@ -82,7 +82,7 @@ fn llama_cpp_is_measured_with_ids_exact_lengths_and_its_own_usage() {
     assert_eq!(known.repeat_probe.and_then(|probe| probe.caches()), Some(true), "{:?}", known.repeat_probe);
     let level = &run.levels[0];
     let counts = level.token_counts.expect("answers came over a wire");
-    assert!(counts.answers > 5 && counts.with_usage == counts.answers, "{counts:?}");
+    assert!(counts.answers >= 3 && counts.with_usage == counts.answers, "{counts:?}");
     assert_eq!(level.counts.completed, level.counts.cohort, "{:?}", level.counts);
     assert_eq!(counts.tokens, counts.answers * 8, "every answer has its length");
     assert_eq!(counts.prompts_off, 0, "every prompt has its length");
@@ -97,6 +97,6 @@ fn llama_cpp_is_measured_over_chat_with_prompts_as_words() {
     assert_eq!(known.api, "/v1/chat/completions");
     assert!(known.prompts.starts_with("words"), "{}", known.prompts);
     let counts = run.levels[0].token_counts.expect("answers came over a wire");
-    assert!(counts.answers > 5 && counts.with_usage == counts.answers, "{counts:?}");
+    assert!(counts.answers >= 3 && counts.with_usage == counts.answers, "{counts:?}");
     assert_eq!(run.levels[0].counts.completed, run.levels[0].counts.cohort);
 }
