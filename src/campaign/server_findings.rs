@@ -26,7 +26,7 @@ pub(super) fn of(run: &RunRecord) -> Vec<Finding> {
             "tokens_by_events",
             Severity::Warning,
             "the server gives no usage, so every event counts as one token; servers that send several at once are undercounted",
-            "give the model's tokenizer.json, or ask the server's operator for `stream_options.include_usage`",
+            "give the model's tokenizer.json (`--tokenizer`), or ask the server's operator for `stream_options.include_usage`",
         ));
     }
     let counts = run.levels.iter().filter_map(|level| level.token_counts);
@@ -84,7 +84,7 @@ fn failed(run: &RunRecord) -> Option<Finding> {
             "requests_failed",
             if failed * 100 > requests { Severity::Warning } else { Severity::Note },
             format!("{failed} of {requests} requests failed: {words}"),
-            "failures count as broken objectives, and none was sent again; see each level's counts, and the server's own log",
+            "failures count as broken objectives; see each level's counts, and the server's own log",
         )
     })
 }

@@ -8,7 +8,6 @@ use crate::report::number::three;
 pub(super) fn rows(run: &RunRecord) -> Vec<(&'static str, String)> {
     let Some(server) = &run.server else { return Vec::new() };
     let mut rows = vec![("server", who(server)), ("asked", how(server))];
-    rows.push(("tokens", format!("counted by {}; {} an event at first", server.token_source.words(), three(server.tokens_per_event))));
     if let Some(process) = &server.process {
         let settings = process.settings.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
         rows.push((

@@ -103,6 +103,22 @@ fn a_stream_that_another_request_broke_off_is_no_answer() {
 }
 
 #[test]
+fn a_token_without_a_text_came_with_the_end_wherever_that_was_cut() {
+    let event =
+        "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}],\"usage\":{\"completion_tokens\":1}}\n\ndata: [DONE]\n\n";
+    let wire = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{event}\r\n0\r\n\r\n",
+        event.len()
+    );
+    // The body's own end comes with `[DONE]`, or after it.
+    for cut in [wire.len(), wire.len() - 5] {
+        let mut answer = Answer::default();
+        let heard = answer.feed(&wire.as_bytes()[..cut], &TokensPerEvent::default());
+        assert_eq!((heard.tokens, heard.ended, answer.failure()), (1, true, None), "cut at {cut}");
+    }
+}
+
+#[test]
 fn four_tokens_an_event_are_learnt_from_the_first_usage() {
     let mut per_event = TokensPerEvent::default();
     for _ in 0..5 {

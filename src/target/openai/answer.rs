@@ -127,10 +127,9 @@ impl Answer {
             let reusable = self.head.as_ref().is_some_and(|head| head.keep_alive) && bytes.is_empty();
             return Heard { tokens, ended: true, reusable };
         }
-        if self.exchange.is_done() {
-            self.exchange.judge();
-        }
         // After `[DONE]` the request is over, though the connection has not said its last.
-        Heard { tokens, ended: self.exchange.is_done(), reusable: false }
+        let ended = self.exchange.is_done();
+        let tokens = if ended { tokens + self.exchange.judge() } else { tokens };
+        Heard { tokens, ended, reusable: false }
     }
 }

@@ -3,7 +3,6 @@
 //! Each request goes to the thread with the fewest in flight. Which thread carries it changes nothing that is measured: what
 //! the threads share out is the work of reading, never the load.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -12,7 +11,8 @@ use crate::record::target::{TargetCounters, TargetIdentity};
 use crate::target::openai::Server;
 use crate::target::openai::apart::{Apart, Closed, Inbox, Message, Reporter};
 use crate::target::openai::reactor::OpenAi;
-use crate::target::{Event, EventKind, Slot, Target};
+use crate::target::several::Several;
+use crate::target::{Event, Slot, Spread, Target};
 use crate::workload::request::Request;
 
 /// How long a client's thread waits at most before it looks at its time limits.
@@ -21,18 +21,8 @@ const LOOK: Nanos = Nanos::from_millis(20);
 /// Threads that ask one server.
 #[derive(Debug)]
 pub struct Clients {
-    threads: Vec<Client>,
-    /// Whose each slot is, by the slot's number.
-    owners: Vec<usize>,
-}
-
-/// One of them.
-#[derive(Debug)]
-struct Client {
-    apart: Apart,
-    /// Its next event, taken to be compared with the others'.
-    next: VecDeque<Event>,
-    in_flight: u32,
+    identity: TargetIdentity,
+    threads: Several,
 }
 
 impl Clients {
@@ -50,8 +40,10 @@ impl Clients {
 
     /// These threads together.
     pub(super) fn of(threads: Vec<Apart>) -> Self {
-        let client = |apart| Client { apart, next: VecDeque::with_capacity(1), in_flight: 0 };
-        Self { threads: threads.into_iter().map(client).collect(), owners: Vec::new() }
+        let identity = threads.first().map_or_else(TargetIdentity::unknown, Target::identity);
+        let mut threads = Several::new(threads.into_iter().map(|thread| Box::new(thread) as Box<dyn Target>).collect(), 0);
+        threads.spread(Spread::Even);
+        Self { identity, threads }
     }
 }
 
@@ -83,64 +75,45 @@ fn serve(server: Arc<Server>, clock: Monotonic, inbox: &Inbox, reporter: &Report
     }
 }
 
+/// As [`Several`], but one server, however the campaign would have its load divided.
 impl Target for Clients {
     fn identity(&self) -> TargetIdentity {
-        self.threads.first().map_or_else(TargetIdentity::unknown, |client| client.apart.identity())
+        self.identity.clone()
     }
 
     fn submit(&mut self, request: Request, slot: Slot) {
-        let chosen = (0..self.threads.len()).min_by_key(|thread| self.threads[*thread].in_flight).unwrap_or(0);
-        let place = slot.0 as usize;
-        if place >= self.owners.len() {
-            self.owners.resize(place + 1, 0);
-        }
-        self.owners[place] = chosen;
-        self.threads[chosen].in_flight += 1;
-        self.threads[chosen].apart.submit(request, slot);
+        self.threads.submit(request, slot);
     }
 
     fn cancel(&mut self, slot: Slot) {
-        if let Some(owner) = self.owners.get(slot.0 as usize) {
-            self.threads[*owner].apart.cancel(slot);
-        }
+        self.threads.cancel(slot);
     }
 
     fn next_event(&mut self) -> Option<Event> {
-        for client in &mut self.threads {
-            if client.next.is_empty() {
-                client.next.extend(client.apart.next_event());
-            }
-        }
-        let earliest = self.threads.iter_mut().filter(|client| !client.next.is_empty()).min_by_key(|client| client.next[0].at)?;
-        let event = earliest.next.pop_front()?;
-        if matches!(event.kind, EventKind::Completed | EventKind::Failed(_)) {
-            earliest.in_flight = earliest.in_flight.saturating_sub(1);
-        }
-        Some(event)
+        self.threads.next_event()
     }
 
     fn wake_this_thread(&mut self) {
-        self.threads.iter_mut().for_each(|client| client.apart.wake_this_thread());
+        self.threads.wake_this_thread();
     }
 
     fn has_events(&self) -> bool {
-        self.threads.iter().any(|client| !client.next.is_empty() || client.apart.has_events())
+        self.threads.has_events()
     }
 
-    /// One that cannot reach the server says so for all of them; the next level gets fresh ones.
     fn is_alive(&self) -> bool {
-        self.threads.iter().all(|client| client.apart.is_alive())
+        self.threads.is_alive()
     }
 
     fn events_lost(&self) -> u64 {
-        self.threads.iter().map(|client| client.apart.events_lost()).sum()
+        self.threads.events_lost()
     }
 
     fn counters(&self) -> TargetCounters {
-        self.threads.iter().map(|client| client.apart.counters()).fold(TargetCounters::default(), TargetCounters::and)
+        self.threads.counters()
     }
 
     fn client_threads(&self) -> Vec<ThreadUse> {
-        self.threads.iter().flat_map(|client| client.apart.client_threads()).collect()
+        self.threads.client_threads()
     }
 }

@@ -91,13 +91,8 @@ impl Exchange {
     pub fn take(&mut self, piece: &[u8], together: &mut Together) -> Result<(), String> {
         if self.event_stream && self.is_good() {
             let Self { events, tokenizer, text, .. } = self;
-            let mut each = |data: &[u8]| {
-                together.take(data);
-                if tokenizer.is_some() {
-                    delta::append_text(data, text);
-                }
-            };
-            return events.feed(piece, &mut each).map_err(|error| error.to_string());
+            let text = tokenizer.is_some().then_some(text);
+            return events.feed(piece, &mut hearing(together, text)).map_err(|error| error.to_string());
         }
         self.held.extend_from_slice(piece);
         if self.held.len() > BODY_AT_MOST { Err("the body has no end".to_owned()) } else { Ok(()) }
@@ -139,7 +134,8 @@ impl Exchange {
             self.failure = Some(Failure { retry_after: self.retry_after, ..Failure::of(kind, format!("{}: {said}", self.status)) });
         } else if self.event_stream {
             let mut together = Together::default();
-            let cut = self.events.end(&mut |data| together.take(data));
+            let text = self.tokenizer.is_some().then_some(&mut self.text);
+            let cut = self.events.end(&mut hearing(&mut together, text));
             tokens = self.apply(together, per_event);
             if cut {
                 self.failure.get_or_insert(Failure::of(FailureKind::Truncated, "the stream ended inside an event"));
@@ -147,18 +143,13 @@ impl Exchange {
         } else {
             let mut together = Together::default();
             let held = std::mem::take(&mut self.held);
-            together.take(&held);
-            if self.tokenizer.is_some() {
-                delta::append_text(&held, &mut self.text);
-            }
+            hearing(&mut together, self.tokenizer.is_some().then_some(&mut self.text))(&held);
             self.held = held;
             self.held.clear();
             tokens = self.apply(together, per_event);
             self.finished |= self.failure.is_none();
         }
-        tokens += self.without_text();
-        self.judge();
-        tokens
+        tokens + self.judge()
     }
 
     /// Tokens of an answer that had no text to send, such as parts of a character: they came with its end.
@@ -170,10 +161,12 @@ impl Exchange {
         self.reckoning.take(1, Some(told), &TokensPerEvent::default())
     }
 
-    /// It is over: what it lacks, where it had no failure of its own.
-    pub fn judge(&mut self) {
+    /// It is over: what it lacks, where it had no failure of its own. Returns the tokens that only its end tells of.
+    #[must_use]
+    pub fn judge(&mut self) -> u32 {
+        let tokens = self.without_text();
         if self.failure.is_some() {
-            return;
+            return tokens;
         }
         let ends = self.finished || self.done || self.usage.is_some();
         if self.reckoning.events == 0 {
@@ -182,6 +175,7 @@ impl Exchange {
             let what = "the stream ended without a reason to finish, `[DONE]` or usage";
             self.failure = Some(Failure::of(FailureKind::Truncated, what));
         }
+        tokens
     }
 
     /// It failed, unless it had failed before.
@@ -221,6 +215,16 @@ impl Exchange {
 
     fn is_good(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+}
+
+/// Puts each event with those that came together with it; its text behind `text`, where somebody counts it.
+fn hearing(together: &mut Together, mut text: Option<&mut String>) -> impl FnMut(&[u8]) {
+    move |data| {
+        together.take(data);
+        if let Some(text) = &mut text {
+            delta::append_text(data, text);
+        }
     }
 }
 

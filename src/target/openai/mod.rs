@@ -3,7 +3,7 @@
 //! With one there is no thread, task or channel between schedule and socket: the generator waits in `epoll`, a stamp is taken right
 //! behind each read, and the bytes are understood after it. A chunk costs one read and a look at its JSON. Nothing is
 //! retried: only where a server closed a kept connection just before a request came is it sent again, on a fresh one, with
-//! its clock running; that is counted.
+//! its clock running; that is told, once a client.
 
 pub mod answer;
 mod apart;

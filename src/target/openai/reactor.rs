@@ -51,7 +51,8 @@ pub struct OpenAi {
     looked: Nanos,
     limits_looked: Nanos,
     failures: BTreeMap<FailureKind, (u64, String)>,
-    reconnected: u64,
+    /// A request was sent again because its kept connection had been closed; told once.
+    sent_again: bool,
     /// Nothing was heard of it since a connection could not be made.
     gone: bool,
 }
@@ -85,7 +86,7 @@ impl OpenAi {
             looked: Nanos::ZERO,
             limits_looked: Nanos::ZERO,
             failures: BTreeMap::new(),
-            reconnected: 0,
+            sent_again: false,
             gone: false,
             server,
         })
@@ -95,12 +96,6 @@ impl OpenAi {
     #[must_use]
     pub fn failures(&self) -> &BTreeMap<FailureKind, (u64, String)> {
         &self.failures
-    }
-
-    /// Requests that were sent again because their kept connection had been closed.
-    #[must_use]
-    pub fn reconnected(&self) -> u64 {
-        self.reconnected
     }
 
     /// From now on what comes in at `bell` ends a wait, as what comes in at a socket does.
@@ -266,7 +261,11 @@ impl OpenAi {
         let slot = connection.slot;
         match self.connect(slot) {
             Ok(mut fresh) => {
-                self.reconnected += 1;
+                if !std::mem::replace(&mut self.sent_again, true) {
+                    tracing::info!(
+                        "the server closes kept connections: a request that met a closed one is sent on a fresh one, its clock running"
+                    );
+                }
                 (fresh.request, fresh.since) = (connection.request.clone(), connection.since);
                 self.drop_connection(index, connection);
                 self.place(slot, fresh);

@@ -278,7 +278,7 @@ impl Client {
             // What was read makes room for as much again.
             let _ = data.flow_control().release_capacity(piece.len());
             if exchange.is_done() {
-                exchange.judge();
+                self.arrived(slot, at, exchange.judge());
                 return Ok(Some((data, place)));
             }
         }
