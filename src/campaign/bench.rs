@@ -266,7 +266,7 @@ fn sweep(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo) -> anyhow::Res
         sweep.report(Shown {
             concurrency,
             tokens_per_s: level.throughput.output_tokens_per_s,
-            error_share: 1.0 - level.counts.completed as f64 / (level.counts.cohort as f64).max(1.0),
+            error_share: (level.counts.cohort - level.counts.completed) as f64 / (level.counts.cohort as f64).max(1.0),
             preempts: level.target.preemptions > 0,
             valid: level.verdict.is_valid(),
         });

@@ -79,6 +79,7 @@ pub enum Course {
 pub fn judge(measured: &Measured<'_>) -> Vec<Invalid> {
     let mut invalid = Vec::new();
     match measured.course {
+        Course::Settled if measured.cohort.is_empty() => invalid.push(Invalid::NothingBegan),
         Course::Settled | Course::Failing => {}
         Course::NotSettled { waited_s } => invalid.push(Invalid::NotSettled { waited_s }),
         Course::Interrupted => invalid.push(Invalid::Interrupted),

@@ -83,6 +83,8 @@ pub enum Invalid {
     },
     /// The trace or request source ended before the window did.
     TrafficExhausted,
+    /// No request began inside the window: each took longer than all of it.
+    NothingBegan,
     /// Samples of the GPU are missing: more than 1 s at once, or more than 5 % of the window.
     TelemetryGap {
         /// UUID.
@@ -189,6 +191,7 @@ impl fmt::Display for Invalid {
             Self::Interrupted => write!(out, "interrupted"),
             Self::Paused { gap_ms } => write!(out, "process paused for {gap_ms:.0} ms"),
             Self::TrafficExhausted => write!(out, "traffic ended before the window"),
+            Self::NothingBegan => write!(out, "no request began inside the window"),
             Self::TelemetryGap { gpu, longest_s, coverage } => {
                 write!(out, "telemetry of {} covers {:.1} % of the window, longest gap {longest_s:.1} s", short(gpu), coverage * 100.0)
             }

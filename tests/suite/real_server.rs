@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use plimsoll::record::run::RunRecord;
@@ -62,19 +62,31 @@ fn start() -> Option<LlamaServer> {
     Some(LlamaServer { child, url: format!("http://127.0.0.1:{port}") })
 }
 
-fn measured(server: &LlamaServer, data: &Path, more: &[&str]) -> RunRecord {
+/// A run whose first level has answers enough to judge: with more time, where the machine is busy with other things.
+fn measured(server: &LlamaServer, more: &[&str]) -> RunRecord {
+    let budgets = ["8s", "30s", "120s"];
+    budgets.iter().map(|budget| measured_within(budget, server, more)).find(answered).expect("answers in two minutes")
+}
+
+fn answered(run: &RunRecord) -> bool {
+    run.levels.first().and_then(|level| level.token_counts).is_some_and(|counts| counts.answers >= 3)
+}
+
+fn measured_within(budget: &str, server: &LlamaServer, more: &[&str]) -> RunRecord {
+    let data = tempfile::tempdir().unwrap();
     let mut command = plimsoll();
-    command.args(["bench", "--target", &server.url, "--quick", "--budget", "8s", "--workload", "fixed:24:8", "--seed", "5"]);
-    let output = command.arg("--data-dir").arg(data).env("PLIMSOLL_LOCK_DIR", data).args(more).output().unwrap();
-    assert!([0, 4, 5].contains(&output.status.code().unwrap()), "{}", stderr(&output));
-    load(&RunStore::at(data).find("latest").unwrap()).unwrap()
+    command.args(["bench", "--target", &server.url, "--quick", "--budget", budget, "--workload", "fixed:24:8", "--seed", "5"]);
+    command.arg("--data-dir").arg(data.path()).env("PLIMSOLL_LOCK_DIR", data.path());
+    let output = command.args(more).output().unwrap();
+    // A server that has little of a busy machine may be found too slow for its objectives (3).
+    assert!([0, 3, 4, 5].contains(&output.status.code().unwrap()), "{}", stderr(&output));
+    load(&RunStore::at(data.path()).find("latest").unwrap()).unwrap()
 }
 
 #[test]
 fn llama_cpp_is_measured_with_ids_exact_lengths_and_its_own_usage() {
     let Some(server) = start() else { return };
-    let data = tempfile::tempdir().unwrap();
-    let run = measured(&server, data.path(), &[]);
+    let run = measured(&server, &[]);
     let known = run.server.expect("a server is recorded");
     assert_eq!(known.name.as_deref(), Some("llama.cpp"));
     assert_eq!((known.api.as_str(), known.prompts.as_str()), ("/v1/completions", "token ids"));
@@ -82,7 +94,7 @@ fn llama_cpp_is_measured_with_ids_exact_lengths_and_its_own_usage() {
     assert_eq!(known.repeat_probe.and_then(|probe| probe.caches()), Some(true), "{:?}", known.repeat_probe);
     let level = &run.levels[0];
     let counts = level.token_counts.expect("answers came over a wire");
-    assert!(counts.answers >= 3 && counts.with_usage == counts.answers, "{counts:?}");
+    assert!(counts.with_usage == counts.answers, "{counts:?}");
     assert_eq!(level.counts.completed, level.counts.cohort, "{:?}", level.counts);
     assert_eq!(counts.tokens, counts.answers * 8, "every answer has its length");
     assert_eq!(counts.prompts_off, 0, "every prompt has its length");
@@ -91,12 +103,11 @@ fn llama_cpp_is_measured_with_ids_exact_lengths_and_its_own_usage() {
 #[test]
 fn llama_cpp_is_measured_over_chat_with_prompts_as_words() {
     let Some(server) = start() else { return };
-    let data = tempfile::tempdir().unwrap();
-    let run = measured(&server, data.path(), &["--api", "chat"]);
+    let run = measured(&server, &["--api", "chat"]);
     let known = run.server.expect("a server is recorded");
     assert_eq!(known.api, "/v1/chat/completions");
     assert!(known.prompts.starts_with("words"), "{}", known.prompts);
     let counts = run.levels[0].token_counts.expect("answers came over a wire");
-    assert!(counts.answers >= 3 && counts.with_usage == counts.answers, "{counts:?}");
+    assert!(counts.with_usage == counts.answers, "{counts:?}");
     assert_eq!(run.levels[0].counts.completed, run.levels[0].counts.cohort);
 }

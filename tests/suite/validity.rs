@@ -36,6 +36,24 @@ fn audit(waited_at_cap: u64) -> GeneratorAudit {
     GeneratorAudit { achieved_over_offered: 1.0, waited_at_cap, ..GeneratorAudit::default() }
 }
 
+#[test]
+fn a_level_whose_requests_all_outlast_its_window_measured_nothing() {
+    let empty = Measured {
+        cohort: &[],
+        latency: &tally::latencies(&[], &Gaps::default()),
+        audit: &audit(0),
+        driven: &Driven::default(),
+        course: Course::Settled,
+        tokens: EVEN,
+        open_loop: false,
+        natural_length: false,
+        virtual_time: false,
+    };
+    assert_eq!(judge(&empty), vec![Invalid::NothingBegan]);
+    let failing = judge(&Measured { course: Course::Failing, ..empty });
+    assert_eq!(failing, vec![], "a dead target is a result");
+}
+
 const EVEN: Tokens = Tokens { by_target: 5000, received: 5000, in_flight: 10 };
 
 #[test]
