@@ -124,7 +124,7 @@ fn forced<D: Ops + 'static>(name: &str, device: impl Fn() -> D, shape: EngineSha
     let source = ModelSource::open(folder(name).to_str().unwrap(), 0).unwrap();
     let weights = Arc::new(Weights::load(&mut device(), &source.config, &source.weights, 512, &mut |_| {}).unwrap());
     let forward = Forward::new(device(), Arc::new(source.config), weights, &shape).unwrap();
-    answer(&mut Engine::new(Box::new(Forced::new(Box::new(forward), prompts)), shape), prompts, TOKENS)
+    answer(&mut Engine::new(Box::new(Forced::new(Box::new(forward), prompts, shape.block_size)), shape), prompts, TOKENS)
 }
 
 /// All prompts of a checkpoint at once in bf16, step by step beside f32 on the same prefix and the same rounded weights.

@@ -14,23 +14,22 @@ use crate::checkpoints::ExpectedPrompt;
 pub(crate) struct Forced {
     inner: Box<dyn ForwardPass>,
     prompts: Vec<ExpectedPrompt>,
-    /// Tokens so far of the sequence that begins with this block.
-    tokens: HashMap<u32, Vec<u32>>,
+    block_size: usize,
+    /// What stands in each place of the KV cache. Sequences may share blocks, so they are told apart by all of theirs.
+    cached: HashMap<u32, u32>,
 }
 
 impl Forced {
-    pub(crate) fn new(inner: Box<dyn ForwardPass>, prompts: &[ExpectedPrompt]) -> Self {
-        Self { inner, prompts: prompts.to_vec(), tokens: HashMap::new() }
+    pub(crate) fn new(inner: Box<dyn ForwardPass>, prompts: &[ExpectedPrompt], block_size: usize) -> Self {
+        Self { inner, prompts: prompts.to_vec(), block_size, cached: HashMap::new() }
     }
 
-    /// Takes over the step's tokens. A sequence that finds its beginning in the cache goes on where another one left it.
-    fn learn(&mut self, batch: &StepBatch) {
-        for sequence in 0..batch.num_seqs() {
-            let rows = batch.rows(sequence);
-            let tokens = self.tokens.entry(batch.block_table(sequence)[0]).or_default();
-            tokens.truncate(batch.positions[rows.start] as usize);
-            tokens.extend_from_slice(&batch.token_ids[rows]);
-        }
+    /// The tokens of a sequence up to those of this step, read from the cache as attention reads it.
+    fn tokens(&self, batch: &StepBatch, sequence: usize) -> Vec<u32> {
+        let blocks = batch.block_table(sequence);
+        let places = (0..batch.context_lens[sequence] as usize)
+            .map(|position| blocks[position / self.block_size] * self.block_size as u32 + (position % self.block_size) as u32);
+        places.map(|place| self.cached[&place]).collect()
     }
 
     /// The reference's next token of a sequence that has these so far.
@@ -52,11 +51,11 @@ impl ForwardPass for Forced {
     }
 
     fn step(&mut self, batch: &StepBatch, sampled: &mut Vec<u32>) -> Result<(), DeviceError> {
-        self.learn(batch);
+        self.cached.extend(batch.slot_mapping.iter().copied().zip(batch.token_ids.iter().copied()));
         self.inner.step(batch, sampled)?;
         for (id, wanted) in sampled.iter_mut().zip(&batch.logit_rows) {
             let sequence = (0..batch.num_seqs()).find(|sequence| batch.rows(*sequence).contains(&(wanted.row as usize))).unwrap();
-            *id = self.next(&self.tokens[&batch.block_table(sequence)[0]]);
+            *id = self.next(&self.tokens(batch, sequence));
         }
         Ok(())
     }
