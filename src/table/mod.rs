@@ -3,6 +3,9 @@
 //! The one room below floor 3 that opens files. It does not know what a column means (`workload::trace` and
 //! `capacity::request_log` do), never holds a whole file, and tells a bad line from a file that cannot be read.
 
+pub mod cell;
+mod moment;
 pub mod read;
 pub mod row;
+pub mod scan;
 pub mod source;

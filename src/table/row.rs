@@ -41,6 +41,9 @@ pub enum CellProblem {
     /// It is not a list of whole numbers.
     #[error("not a list of whole numbers")]
     NotAList,
+    /// It is neither a date and time nor a number that could be a stamp.
+    #[error("not a date and time")]
+    NotATime,
 }
 
 /// A cell that cannot be read as asked.
