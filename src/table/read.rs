@@ -10,9 +10,9 @@ use crate::table::row::Row;
 use crate::table::source::{Compression, Source};
 
 /// The longest line that is read: a prompt of a million tokens in 16-token blocks is a tenth of it.
-const LONGEST_LINE: u64 = 8 << 20;
+pub(super) const LONGEST_LINE: u64 = 8 << 20;
 /// How many bad lines at the start are looked past to find the columns.
-const LOOK_PAST: usize = 100;
+pub(super) const LOOK_PAST: usize = 100;
 
 /// Why a table, or one line of it, cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,50 @@ pub enum TableError {
         /// The name.
         column: String,
     },
+    /// A column that was asked for.
+    #[error("`{name}` has no column `{column}`; it has {}. Name one of them", quoted(has))]
+    NoColumn {
+        /// Path.
+        name: String,
+        /// The name that was asked for.
+        column: String,
+        /// The names there are.
+        has: Vec<String>,
+    },
+    /// One list, of which no line is a record.
+    #[error("`{name}` is one JSON list, not JSON lines. Make a line of each record with `jq -c '.[]'`")]
+    JsonList {
+        /// Path, or `standard input`.
+        name: String,
+    },
+    /// Parquet is read from its end.
+    #[error("`{name}` is Parquet, which cannot be read from a pipe. Save it to a file and give its path")]
+    ParquetStream {
+        /// Path, or `standard input`.
+        name: String,
+    },
+    /// A part of a Parquet file that is not read here.
+    #[error("cannot read `{name}` as Parquet: {problem}. Write it again with snappy, zstd, gzip or no compression, and without encryption")]
+    Parquet {
+        /// Path.
+        name: String,
+        /// What the reader says.
+        problem: String,
+    },
+    /// No file has such a name.
+    #[error("no file matches `{pattern}`. Check the path, and put quotes around a pattern that the shell should leave alone")]
+    NoMatch {
+        /// As it was given.
+        pattern: String,
+    },
+    /// A pattern that means nothing.
+    #[error("`{pattern}` is no pattern of paths: {problem}. Use `*`, `?`, `[a-z]` and `**`")]
+    BadPattern {
+        /// As it was given.
+        pattern: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// This line is no row, but the next one may be: the iterator goes on.
     #[error("line {line} of `{name}` is not a row: {problem}. Mend or remove the line")]
     BadLine {
@@ -73,6 +117,11 @@ pub enum TableError {
         /// What is wrong.
         problem: String,
     },
+}
+
+/// Names in a sentence.
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl TableError {
@@ -128,7 +177,7 @@ impl Read for LineByLine {
     }
 }
 
-fn too_long() -> io::Error {
+pub(super) fn too_long() -> io::Error {
     io::Error::other(format!("a line is longer than {LONGEST_LINE} bytes"))
 }
 

@@ -4,13 +4,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::table::read::TableError;
 
 /// Bytes read at once.
 const BUFFER: usize = 1 << 16;
 /// The byte-order mark that some exports put in front of UTF-8.
-const BOM: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What can be opened as a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,24 +41,55 @@ impl Source {
 
     /// Opens, undoes the compression and drops a byte-order mark.
     pub(super) fn open(&self) -> Result<(Box<dyn BufRead + Send>, Compression), TableError> {
-        let unreadable = |source| TableError::Open { name: self.to_string(), source };
-        let raw: Box<dyn Read + Send> = match self {
-            Self::Path(path) => Box::new(File::open(path).map_err(unreadable)?),
-            Self::Stdin => Box::new(io::stdin()),
-        };
-        let (head, raw) = peek(raw, 4).map_err(unreadable)?;
-        let compression = Compression::of(&head);
-        let plain: Box<dyn Read + Send> = match compression {
-            Compression::None => raw,
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, raw))),
-            Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(raw).map_err(unreadable)?),
-        };
+        let Opened { plain, compression, .. } = self.open_counted()?;
         let mut plain = BufReader::with_capacity(BUFFER, plain);
         let head = plain.fill_buf().map_err(|source| TableError::unreadable(self, compression, 0, source))?;
         if head.starts_with(BOM) {
             plain.consume(BOM.len());
         }
         Ok((Box::new(plain), compression))
+    }
+
+    /// Opens and undoes the compression, without a buffer and with any byte-order mark.
+    pub(super) fn open_counted(&self) -> Result<Opened, TableError> {
+        let unreadable = |source| TableError::Open { name: self.to_string(), source };
+        let raw: Box<dyn Read + Send> = match self {
+            Self::Path(path) => Box::new(File::open(path).map_err(unreadable)?),
+            Self::Stdin => Box::new(io::stdin()),
+        };
+        let read = Arc::new(AtomicU64::new(0));
+        let (head, raw) = peek(Box::new(Counted { raw, read: Arc::clone(&read) }), 4).map_err(unreadable)?;
+        let compression = Compression::of(&head);
+        let plain: Box<dyn Read + Send> = match compression {
+            Compression::None => raw,
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, raw))),
+            Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(raw).map_err(unreadable)?),
+        };
+        Ok(Opened { head, plain, compression, read })
+    }
+}
+
+/// An opened source.
+pub(super) struct Opened {
+    /// Its first four bytes as they stand in it, or fewer.
+    pub(super) head: Vec<u8>,
+    /// All of it, unpacked.
+    pub(super) plain: Box<dyn Read + Send>,
+    pub(super) compression: Compression,
+    /// Bytes taken from it so far, still packed.
+    pub(super) read: Arc<AtomicU64>,
+}
+
+struct Counted {
+    raw: Box<dyn Read + Send>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.raw.read(into)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 }
 
