@@ -130,6 +130,7 @@ fn the_other_checks_catch_what_they_are_for() {
     planted(rules::doors, "src/load/mod.rs", "fn f() {\n    println!(\"x\");\n}\n", &[2]);
     planted(rules::doors, "src/model/mod.rs", "let home = std::env::var(\"HOME\");\n", &[1]);
     planted(rules::doors, "src/model/mod.rs", "std::fs::write(path, bytes)?;\n", &[1]);
+    planted(rules::doors, "src/table/scan/mod.rs", "let file = tempfile::tempfile_in(folder)?;\n", &[1]);
     planted(rules::doors, "src/clock.rs", "let now = Instant::now();\n", &[]);
     planted(rules::doors, "src/model/mod.rs", "let one = std::env::args();\nFile::options();\nstd::fs::rename(from, to)?;\n", &[1, 2, 3]);
     planted(rules::no_second_path, "src/cli/mod.rs", "use crate::cli::exit;\npub use crate::cli::exit::Exit;\n", &[2]);

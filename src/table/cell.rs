@@ -1,7 +1,6 @@
 //! One cell as a format gives it, borrowed from the bytes it was read in, and read as a type. It does not know its column.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use crate::table::moment;
 use crate::table::row::CellProblem;
@@ -106,11 +105,13 @@ impl Cell<'_> {
             Self::Missing => None,
             Self::Text(text) => Some(trim(text)).filter(|text| !text.is_empty()).map(|text| mix(text.as_bytes())),
             Self::Whole(count) => {
-                // Twenty bytes hold the longest.
-                let mut digits = [0; 20];
-                let mut left = &mut digits[..];
-                let written = write!(left, "{count}").map(|()| 20 - left.len()).unwrap_or(0);
-                Some(mix(&digits[..written]))
+                let (mut digits, mut at, mut left) = ([b'-'; 20], 20, count.unsigned_abs());
+                while left > 0 || at == 20 {
+                    at -= 1;
+                    digits[at] = b'0' + (left % 10) as u8;
+                    left /= 10;
+                }
+                Some(mix(&digits[at - usize::from(*count < 0)..]))
             }
             other => other.text().map(|text| mix(text.as_bytes())),
         }

@@ -72,14 +72,15 @@ impl ChunkReader for Shared {
     }
 }
 
+/// Rows whose cells are put together at a time, column by column.
+const AT_ONCE: usize = 64;
+
 /// Rows of one group.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Range {
     group: usize,
     from: usize,
     count: usize,
-    /// Rows of the file before it.
-    before: u64,
     /// Bytes of the file read by then, about.
     pub(super) read: u64,
 }
@@ -104,16 +105,15 @@ impl Parquet {
         let groups =
             self.file.metadata().row_groups().iter().map(|group| (group.num_rows().max(0) as usize, group.compressed_size().max(0) as u64));
         let groups = groups.collect::<Vec<_>>();
-        let (mut before, mut read) = (0, 0);
+        let mut read = 0;
         groups.into_iter().enumerate().flat_map(move |(group, (rows, bytes))| {
-            let (first, begun) = (before, read);
-            before += rows as u64;
+            let begun = read;
             read += bytes;
             (0..rows.div_ceil(count)).map(move |part| {
                 let from = part * count;
                 let count = count.min(rows - from);
                 let read = begun + (bytes as u128 * (from + count) as u128 / rows as u128) as u64;
-                Range { group, from, count, before: first + from as u64, read }
+                Range { group, from, count, read }
             })
         })
     }
@@ -181,39 +181,53 @@ impl<'p> Columns<'p> {
             column.read(range.from, range.count)?;
         }
         part.lines = range.count as u64;
-        let mut cells = vec![Cell::Missing; self.open.len()];
-        let mut next = vec![0; self.open.len()];
-        for row in 0..range.count {
-            let mut broken = None;
-            for ((column, cell), next) in self.open.iter().zip(&mut cells).zip(&mut next) {
-                *cell = match column.there == 0 || column.levels[row] == column.there {
-                    false => Cell::Missing,
-                    true => {
-                        *next += 1;
-                        column.values.cell(*next - 1, column.meaning).unwrap_or_else(|problem| {
-                            broken = Some(format!("`{}` {problem}", column.name));
-                            Cell::Missing
-                        })
-                    }
-                };
+        let width = self.open.len();
+        let mut cells = vec![Cell::Missing; AT_ONCE * width];
+        let mut next = vec![0; width];
+        // Cells that are none, with row and column.
+        let mut broken = Vec::new();
+        for from in (0..range.count).step_by(AT_ONCE) {
+            let rows = AT_ONCE.min(range.count - from);
+            for (at, (column, next)) in self.open.iter().zip(&mut next).enumerate() {
+                column.cells(from..from + rows, next, |row, cell| match cell {
+                    Ok(cell) => cells[row * width + at] = cell,
+                    Err(problem) => broken.push((row, at, problem)),
+                });
             }
-            let reject = match broken {
-                Some(problem) => Reject::NotARow(problem),
-                None => match decode(&cells) {
-                    Ok(decoded) => {
-                        part.rows.push(decoded);
-                        continue;
-                    }
-                    Err(error) => Reject::Cell(error),
-                },
-            };
-            part.rejected.push((row as u64 + 1, reject));
+            for row in 0..rows {
+                let problem = broken.iter().find(|(broken, _, _)| *broken == row);
+                let reject = match problem.map(|(_, at, problem)| format!("`{}` {problem}", self.open[*at].name)) {
+                    Some(problem) => Reject::NotARow(problem),
+                    None => match decode(&cells[row * width..(row + 1) * width]) {
+                        Ok(decoded) => {
+                            part.rows.push(decoded);
+                            continue;
+                        }
+                        Err(error) => Reject::Cell(error),
+                    },
+                };
+                part.rejected.push(((from + row) as u64 + 1, reject));
+            }
+            broken.clear();
         }
         Ok(())
     }
 }
 
 impl Column {
+    /// Tells the cells of these rows of the range, of which `next` is the first value.
+    fn cells<'a>(&'a self, rows: std::ops::Range<usize>, next: &mut usize, tell: impl FnMut(usize, Result<Cell<'a>, &'static str>)) {
+        let mut take = |there: bool| {
+            *next += usize::from(there);
+            there.then_some(*next - usize::from(there))
+        };
+        if self.there == 0 {
+            self.values.cells(self.meaning, rows.map(|_| take(true)), tell);
+        } else {
+            self.values.cells(self.meaning, self.levels[rows].iter().map(|level| take(*level == self.there)), tell);
+        }
+    }
+
     /// Reads rows `from..from + count` of the group, which lie beyond those read before.
     fn read(&mut self, from: usize, count: usize) -> Result<(), ParquetError> {
         let skipped = from - self.at;

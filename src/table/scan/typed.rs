@@ -102,30 +102,34 @@ impl Values {
         }
     }
 
-    /// The value at `at`, or what is wrong with it.
-    pub(super) fn cell(&self, at: usize, meaning: Meaning) -> Result<Cell<'_>, &'static str> {
-        Ok(match self {
-            Self::Bool(values) => Cell::Bool(values[at]),
-            Self::Int32(values) if meaning == Meaning::Unsigned => Cell::Whole(i64::from(values[at] as u32)),
-            Self::Int32(values) => whole(i64::from(values[at]), meaning)?,
-            Self::Int64(values) if meaning == Meaning::Unsigned => {
-                let value = values[at] as u64;
-                i64::try_from(value).map_or(Cell::Number(value as f64), Cell::Whole)
-            }
-            Self::Int64(values) => whole(values[at], meaning)?,
-            Self::Int96(values) => {
-                let [low, high, day] = *values[at].data() else { return Err(BEYOND) };
-                let of_day = (u64::from(high) << 32 | u64::from(low)) as i64;
-                let nanos = (i64::from(day) - EPOCH).checked_mul(DAY).and_then(|days| days.checked_add(of_day));
-                Cell::Moment(nanos.ok_or(BEYOND)?)
-            }
+    /// Tells the cell of each row in turn, or what is wrong with it. `places`: for each row the number of its value, or none.
+    pub(super) fn cells<'a>(
+        &'a self,
+        meaning: Meaning,
+        places: impl Iterator<Item = Option<usize>>,
+        mut tell: impl FnMut(usize, Result<Cell<'a>, &'static str>),
+    ) {
+        // The type is told apart once, and not for each value.
+        macro_rules! each {
+            (|$at:ident| $cell:expr) => {
+                for (row, place) in places.enumerate() {
+                    tell(row, place.map_or(Ok(Cell::Missing), |$at| $cell));
+                }
+            };
+        }
+        match self {
+            Self::Bool(values) => each!(|at| Ok(Cell::Bool(values[at]))),
+            Self::Int32(values) if meaning == Meaning::Unsigned => each!(|at| Ok(Cell::Whole(i64::from(values[at] as u32)))),
+            Self::Int32(values) => each!(|at| whole(i64::from(values[at]), meaning)),
+            Self::Int64(values) => each!(|at| whole(values[at], meaning)),
+            Self::Int96(values) => each!(|at| old_stamp(values[at])),
             // By their shortest text, so that 0.1 is 0.1 and not 0.10000000149.
-            Self::Float(values) => Cell::Number(values[at].to_string().parse().unwrap_or(f64::NAN)),
-            Self::Double(values) => Cell::Number(values[at]),
-            Self::Bytes(values) => of_bytes(values[at].data(), meaning)?,
-            Self::Fixed(values) => of_bytes(values[at].data(), meaning)?,
-            Self::Uuid(_, written) => of_bytes(written.get(at * UUID..(at + 1) * UUID).unwrap_or_default(), meaning)?,
-        })
+            Self::Float(values) => each!(|at| Ok(Cell::Number(values[at].to_string().parse().unwrap_or(f64::NAN)))),
+            Self::Double(values) => each!(|at| Ok(Cell::Number(values[at]))),
+            Self::Bytes(values) => each!(|at| of_bytes(values[at].data(), meaning)),
+            Self::Fixed(values) => each!(|at| of_bytes(values[at].data(), meaning)),
+            Self::Uuid(_, written) => each!(|at| of_bytes(written.get(at * UUID..(at + 1) * UUID).unwrap_or_default(), meaning)),
+        }
     }
 }
 
@@ -136,8 +140,16 @@ fn whole(value: i64, meaning: Meaning) -> Result<Cell<'static>, &'static str> {
         Meaning::Stamp(unit) => Cell::Moment(value.checked_mul(unit).ok_or(BEYOND)?),
         Meaning::Date => Cell::Moment(value.checked_mul(DAY).ok_or(BEYOND)?),
         Meaning::Decimal(scale) => Cell::Number(decimal(i128::from(value), scale)),
+        Meaning::Unsigned if value < 0 => Cell::Number(value as u64 as f64),
         _ => Cell::Whole(value),
     })
+}
+
+fn old_stamp(value: Int96) -> Result<Cell<'static>, &'static str> {
+    let [low, high, day] = *value.data() else { return Err(BEYOND) };
+    let of_day = (u64::from(high) << 32 | u64::from(low)) as i64;
+    let nanos = (i64::from(day) - EPOCH).checked_mul(DAY).and_then(|days| days.checked_add(of_day));
+    nanos.map(Cell::Moment).ok_or(BEYOND)
 }
 
 fn of_bytes(bytes: &[u8], meaning: Meaning) -> Result<Cell<'_>, &'static str> {
