@@ -42,7 +42,7 @@ pub enum StampUnit {
 const LONGEST: usize = 400;
 
 impl Cell<'_> {
-    /// The cell as a count, as [`Row::whole`](crate::table::row::Row::whole) reads it.
+    /// The cell as a count.
     ///
     /// # Errors
     /// Where it is missing, no number, negative, broken, or above 9 * 10^15 and not written as a whole number.

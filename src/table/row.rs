@@ -6,6 +6,8 @@ use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::table::cell::Cell;
+
 /// A row with the line it stands on.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -104,32 +106,12 @@ impl Row {
 
     /// The cell as a count.
     pub fn whole(&self, column: &str) -> Result<u64, CellError> {
-        // The usual case first, and without a copy of the text.
-        let direct = match &self.cells {
-            Cells::Text { .. } => self.cell(column).and_then(|text| text.parse().ok()),
-            Cells::Json(object) => object.get(column).and_then(Value::as_u64),
-        };
-        if let Some(count) = direct {
-            return Ok(count);
-        }
-        let value = self.number(column)?;
-        let problem = match value {
-            below if below < 0.0 => CellProblem::Negative,
-            broken if broken.fract() != 0.0 => CellProblem::NotWhole,
-            // Counts above 2^53 are not exact as floats, and no token count is that large.
-            large if large > 9e15 => CellProblem::TooLarge,
-            whole => return Ok(whole as u64),
-        };
-        Err(self.wrong(column, problem))
+        self.borrowed(column).whole().map_err(|problem| self.wrong(column, problem))
     }
 
     /// The cell as a finite number.
     pub fn number(&self, column: &str) -> Result<f64, CellError> {
-        let value = match &self.cells {
-            Cells::Json(object) if object.get(column).is_some_and(Value::is_number) => object.get(column).and_then(Value::as_f64),
-            _ => self.string(column)?.parse::<f64>().ok(),
-        };
-        value.filter(|value| value.is_finite()).ok_or_else(|| self.wrong(column, CellProblem::NotANumber))
+        self.borrowed(column).number().map_err(|problem| self.wrong(column, problem))
     }
 
     /// The cell as a list of counts: a JSON array.
@@ -154,6 +136,23 @@ impl Row {
         match &self.cells {
             Cells::Text { columns, .. } => columns.to_vec(),
             Cells::Json(object) => object.keys().cloned().collect(),
+        }
+    }
+
+    fn borrowed(&self, column: &str) -> Cell<'_> {
+        match &self.cells {
+            Cells::Text { .. } => self.cell(column).map_or(Cell::Missing, Cell::Text),
+            Cells::Json(object) => match object.get(column) {
+                None | Some(Value::Null) => Cell::Missing,
+                Some(Value::Bool(value)) => Cell::Bool(*value),
+                Some(Value::String(text)) => Cell::Text(text),
+                Some(Value::Number(number)) => {
+                    number.as_i64().map_or_else(|| Cell::Number(number.as_f64().unwrap_or(f64::NAN)), Cell::Whole)
+                }
+                // Something stands there, and it is neither missing nor a number.
+                Some(Value::Array(_)) => Cell::Text("[...]"),
+                Some(Value::Object(_)) => Cell::Text("{...}"),
+            },
         }
     }
 

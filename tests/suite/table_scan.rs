@@ -238,6 +238,17 @@ fn nested_json_is_named_by_dotted_path_and_a_key_may_have_dots_itself() {
     assert_eq!((rows[2].as_slice(), rejected.len()), (["Missing"; 5].map(str::to_owned).as_slice(), 0));
 }
 
+#[test]
+fn a_first_record_of_megabytes_still_names_the_columns() {
+    let long = "x".repeat(3 << 20);
+    let (rows, _, scanned) = every(format!("{{\"prompt\": \"{long}\", \"n\": 1}}\n{{\"n\": 2}}\n"));
+    assert_eq!(rows[1], ["Whole(2)", "Missing"]);
+    assert_eq!((rows[0][0].as_str(), rows[0][1].len()), ("Whole(1)", long.len() + "Text(\"\")".len()));
+    assert_eq!(scanned.expect("records").lines, 2);
+    let (rows, _, _) = every(format!("n,{long}\n1,2\n"));
+    assert_eq!(rows, [texts(&["1", "2"])]);
+}
+
 fn packed(text: &[u8]) -> [Vec<u8>; 2] {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(text).expect("memory");

@@ -51,13 +51,18 @@ impl Blocks {
         Self { plain, read, records: Records::Lines, ahead: Vec::new(), at: 0, ended: false, failure: None }
     }
 
-    /// The first `size` bytes, or all where there are fewer: to find out what they are.
+    /// The first `size` bytes, more where no line ends in them, all where there are fewer: to find out what they are.
     ///
     /// # Errors
     /// Where none can be read.
     pub(super) fn head(&mut self, size: usize) -> io::Result<&[u8]> {
-        let mut block = Block { bytes: vec![0; size], ..Block::default() };
-        self.fill(&mut block, size);
+        let mut block = Block::default();
+        let mut wanted = size;
+        while memchr(b'\n', block.records()).is_none() && !self.ended && block.filled as u64 <= LONGEST_LINE {
+            block.bytes.resize(wanted, 0);
+            self.fill(&mut block, wanted);
+            wanted *= 2;
+        }
         if block.filled == 0
             && let Some(failure) = self.failure.take()
         {
