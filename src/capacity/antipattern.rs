@@ -9,8 +9,10 @@
 //!
 //! A finding never changes the answer; what makes an answer impossible is refused where the input is made.
 
+use crate::capacity::mix::MixDifference;
 use crate::capacity::plan::{Peak, PlanInputs};
 use crate::capacity::throughput::{Basis, Provenance, Throughput};
+use crate::record::demand::LogKind;
 use crate::record::finding::{Finding, Severity};
 
 /// What the capacity model calls typical.
@@ -18,13 +20,16 @@ const TYPICAL_HEADROOM: std::ops::RangeInclusive<f64> = 0.2..=0.3;
 
 /// Everything a reader should know of these inputs, gravest first.
 #[must_use]
-pub fn findings(inputs: &PlanInputs) -> Vec<Finding> {
+pub fn findings(inputs: &PlanInputs, mix: Option<&MixDifference>) -> Vec<Finding> {
     let mut found = planning_for_average(inputs);
     found.extend(ignoring_recompute(inputs));
     found.extend(single_point_provisioning(inputs));
     found.extend(ignoring_latency(&inputs.throughput));
     found.extend(another_machine(&inputs.throughput));
+    found.extend(log_counted_twice(inputs));
+    found.extend(another_mix(inputs, mix));
     found.extend(inputs.throughput.doubts.iter().cloned());
+    found.extend(inputs.doubts.iter().cloned());
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     found
 }
@@ -71,6 +76,48 @@ fn ignoring_recompute(inputs: &PlanInputs) -> Vec<Finding> {
         )];
     }
     Vec::new()
+}
+
+/// A log of calls holds retries and hidden work already.
+fn log_counted_twice(inputs: &PlanInputs) -> Option<Finding> {
+    let multiplied = inputs.recompute.value.get();
+    (inputs.log == Some(LogKind::Calls) && inputs.recompute.provenance == Provenance::Given && multiplied > 1.0).then(|| {
+        Finding::new(
+            "log_counted_twice",
+            Severity::Serious,
+            format!("the log is one of calls, and its rates are multiplied by a recompute multiplier of {multiplied} that was given"),
+            "Leave `--recompute` out, or say `--log requests` to `plimsoll demand` if the log is one of visible requests",
+        )
+    })
+}
+
+/// A rate holds for calls of the lengths that it was measured with.
+fn another_mix(inputs: &PlanInputs, mix: Option<&MixDifference>) -> Option<Finding> {
+    if let Some(mix) = mix {
+        let (measured, asked) = (mix.measured, mix.asked);
+        let severity = if mix.is_refused() { Severity::Serious } else { Severity::Warning };
+        return Some(Finding::new(
+            "token_mix_differs",
+            severity,
+            format!(
+                "measured with {:.0} prompt and {:.0} answer tokens, asked for {:.0} and {:.0}: the rate is taken times {:.3}, the safe end of what that can mean",
+                measured.input,
+                measured.output,
+                asked.input,
+                asked.output,
+                mix.at_worst()
+            ),
+            "Measure with the log's own lengths: `plimsoll demand LOG --workload-out FILE`, then `plimsoll bench --workload FILE`",
+        ));
+    }
+    (inputs.log.is_some() && inputs.mix.is_none()).then(|| {
+        Finding::new(
+            "token_mix_unknown",
+            Severity::Warning,
+            "the log does not tell how long prompts and answers are: nobody knows whether the measured rate holds for them",
+            "Log the tokens of prompts and answers, and find the demand again",
+        )
+    })
 }
 
 /// No room for variance.

@@ -95,6 +95,8 @@ impl Throughput {
             device_noun: "GPU",
             quick: false,
             run_complete: true,
+            calls_in_flight: None,
+            mix: None,
             doubts: doubts(best, &judged, slo, gpus),
         })
     }

@@ -8,13 +8,17 @@ use std::num::NonZeroU32;
 use serde::Serialize;
 
 use crate::capacity::antipattern;
-use crate::capacity::formula::required_capacity;
-use crate::capacity::scenario::{Lasts, Scenario};
+use crate::capacity::demand::PeakOf;
+use crate::capacity::fleet::FleetInputs;
+use crate::capacity::mix::{MixDifference, TokenMix};
+use crate::capacity::requirement::{AskedPeak, Requirement};
+use crate::capacity::retries::{Overload, USUAL_ATTEMPTS};
+use crate::capacity::scenario::Scenario;
 use crate::capacity::throughput::{Provenance, Throughput};
 use crate::clock::Nanos;
+use crate::record::demand::LogKind;
 use crate::record::finding::Finding;
-use crate::units::gpus::{Gpus, Groups};
-use crate::units::rate::{CallRate, CallRatePerGpu, LoadMultiplier, RecomputeMultiplier, VisibleRate};
+use crate::units::rate::{RecomputeMultiplier, VisibleRate};
 use crate::units::share::Headroom;
 
 /// A quantity and where it comes from.
@@ -45,6 +49,16 @@ pub enum Peak {
         #[serde(rename = "window_ns")]
         window: Nanos,
     },
+    /// A quantile of what a log's windows show.
+    Logged {
+        /// Visible requests per second.
+        rate: VisibleRate,
+        /// Which quantile of which windows.
+        of: PeakOf,
+        /// Their length.
+        #[serde(rename = "window_ns")]
+        window: Nanos,
+    },
     /// The average itself, on purpose.
     AverageOnPurpose,
 }
@@ -66,6 +80,21 @@ pub struct PlanInputs {
     pub gpus_per_replica: NonZeroU32,
     /// Each is one row of the answer.
     pub scenarios: Vec<Scenario>,
+    /// What a line of the log is that average and peak come from; `None` without a log.
+    pub log: Option<LogKind>,
+    /// Calls in flight at the planned peak, where they are known otherwise than through the rate.
+    pub calls_in_flight: Option<Input<f64>>,
+    /// Mean tokens of a call, where they are known.
+    pub mix: Option<Input<TokenMix>>,
+    /// Whether a mix far from the measured one is planned with all the same.
+    pub accept_mix: bool,
+    /// Where replicas stand and what they cost.
+    pub fleet: FleetInputs,
+    /// Tries of a call, the first included.
+    pub attempts: NonZeroU32,
+    /// What is known against the demand; among the findings.
+    #[serde(skip)]
+    pub doubts: Vec<Finding>,
 }
 
 impl PlanInputs {
@@ -84,57 +113,15 @@ impl PlanInputs {
             headroom: Input { value: Headroom::TYPICAL, provenance: Provenance::Assumed },
             gpus_per_replica: NonZeroU32::MIN,
             scenarios: Scenario::of_the_capacity_model(),
+            log: None,
+            calls_in_flight: None,
+            mix: None,
+            accept_mix: false,
+            fleet: FleetInputs::default(),
+            attempts: USUAL_ATTEMPTS,
+            doubts: Vec::new(),
         }
     }
-}
-
-/// One margin, and the answer without it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Margin {
-    /// What it is.
-    pub name: &'static str,
-    /// What it multiplies the answer by.
-    pub factor: f64,
-    /// The need without this margin, all others kept.
-    pub without: Gpus,
-}
-
-/// What one input does to the answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Sensitivity {
-    /// Which input grows by a tenth.
-    pub input: &'static str,
-    /// GPUs more (or fewer, below 0).
-    pub gpus: f64,
-}
-
-/// The answer for one peak.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Requirement {
-    /// Scenario, or the planned peak.
-    pub name: String,
-    /// On the average visible rate; `None` for a peak given as a rate.
-    pub times_average: Option<LoadMultiplier>,
-    /// How long it lasts.
-    pub lasts: Lasts,
-    /// Visible requests per second at the peak.
-    pub peak: VisibleRate,
-    /// Inference calls per second at the peak.
-    pub calls: CallRate,
-    /// The need, exactly.
-    pub exact: Gpus,
-    /// Rounded up.
-    pub whole_gpus: u64,
-    /// Rounded up to whole replicas.
-    pub groups: Groups,
-    /// The need at the upper and at the lower end of the throughput interval; `None` where there is no interval.
-    pub range: Option<(Gpus, Gpus)>,
-    /// The need with no margin at all: published throughput, no headroom.
-    pub bare: Gpus,
-    /// Each margin by itself.
-    pub margins: Vec<Margin>,
-    /// What a tenth more of each input does.
-    pub sensitivity: Vec<Sensitivity>,
 }
 
 /// Inputs, answers and doubts.
@@ -161,65 +148,61 @@ pub enum PlanError {
         /// Given as average.
         average: f64,
     },
+    /// The calls of the demand are others than those that were measured.
+    #[error(
+        "the demand's calls have {:.0} prompt and {:.0} answer tokens on average, those that were measured {:.0} and {:.0}: more than 20 % apart. Measure with the log's lengths (`plimsoll demand LOG --workload-out FILE`, `plimsoll bench --workload FILE`), or accept a bound with `--accept-mix`",
+        difference.asked.input, difference.asked.output, difference.measured.input, difference.measured.output
+    )]
+    Mix {
+        /// Both, and how far apart.
+        difference: MixDifference,
+    },
 }
 
 impl Plan {
     /// Applies the formula to every peak.
     ///
     /// # Errors
-    /// When the planned peak is not above the average.
+    /// When the planned peak is not above the average, or the demand's calls are far from those that were measured.
     pub fn of(inputs: PlanInputs) -> Result<Self, PlanError> {
-        let mut requirements = Vec::new();
         let average = inputs.average.value;
-        match inputs.peak {
-            None => {}
+        let mix = match (inputs.throughput.mix, &inputs.mix) {
+            (Some(measured), Some(asked)) => MixDifference::between(measured, asked.value),
+            _ => None,
+        };
+        if let Some(refused) = mix.filter(|mix| mix.is_refused() && !inputs.accept_mix) {
+            return Err(PlanError::Mix { difference: refused });
+        }
+        let planned = match inputs.peak {
+            None => None,
             // An average that nobody gave contradicts no peak.
             Some(Peak::Planned { rate, .. }) if inputs.average.provenance == Provenance::Given && rate <= average => {
                 return Err(PlanError::AverageAsPeak { peak: rate.get(), average: average.get() });
             }
-            Some(Peak::Planned { rate, .. }) => requirements.push(Requirement::of("Planned peak", rate, &inputs)),
-            Some(Peak::AverageOnPurpose) => requirements.push(Requirement::of("Average as peak", average, &inputs)),
+            Some(Peak::Planned { rate, .. }) => Some(("Planned peak".to_owned(), rate)),
+            Some(Peak::Logged { rate, of, .. }) => Some((format!("Peak of the log, {of}"), rate)),
+            Some(Peak::AverageOnPurpose) => Some(("Average as peak".to_owned(), average)),
+        };
+        let recompute = inputs.recompute.value;
+        let mut requirements = Vec::new();
+        if let Some((name, rate)) = &planned {
+            let asked = AskedPeak { name, rate: *rate, recompute, of_planned: 1.0, scenario: None };
+            requirements.push(Requirement::of(&asked, &inputs, mix.as_ref()));
         }
-        requirements.extend(inputs.scenarios.iter().map(|scenario| Requirement {
-            times_average: Some(scenario.times_average),
-            lasts: scenario.lasts,
-            ..Requirement::of(&scenario.name, scenario.peak(average), &inputs)
-        }));
-        let findings = antipattern::findings(&inputs);
+        for scenario in &inputs.scenarios {
+            let rate = scenario.peak(average);
+            let of_planned = planned.as_ref().map_or(1.0, |(_, planned)| rate.get() / planned.get());
+            let recompute = scenario.recompute.unwrap_or(recompute);
+            let asked = AskedPeak { name: &scenario.name, rate, recompute, of_planned, scenario: Some(scenario) };
+            requirements.push(Requirement::of(&asked, &inputs, mix.as_ref()));
+        }
+        if let Some(first) = requirements.first().map(|first| first.fleet.gpus) {
+            for requirement in &mut requirements {
+                let overload = Overload::of(requirement.calls, first, inputs.throughput.point, inputs.attempts);
+                requirement.on_first_fleet = Some(overload).filter(|overload| overload.failing > 0.0);
+            }
+        }
+        let findings = antipattern::findings(&inputs, mix.as_ref());
         Ok(Self { inputs, requirements, findings })
-    }
-}
-
-impl Requirement {
-    fn of(name: &str, peak: VisibleRate, inputs: &PlanInputs) -> Self {
-        let (throughput, recompute, headroom) = (&inputs.throughput, inputs.recompute.value, inputs.headroom.value);
-        let at = |one_gpu: CallRatePerGpu| required_capacity(peak, recompute, one_gpu, headroom);
-        let exact = at(throughput.planned);
-        let without_headroom = required_capacity(peak, recompute, throughput.planned, Headroom::NONE);
-        let mut margins = vec![Margin { name: "headroom", factor: 1.0 + headroom.get(), without: without_headroom }];
-        if throughput.planned < throughput.point {
-            let factor = throughput.point.get() / throughput.planned.get();
-            margins.push(Margin { name: "lower end of throughput", factor, without: at(throughput.point) });
-        }
-        let change = |input, changed: Gpus| Sensitivity { input, gpus: changed.get() - exact.get() };
-        Self {
-            name: name.to_owned(),
-            times_average: None,
-            lasts: Lasts::NotStated,
-            peak,
-            calls: peak * recompute,
-            exact,
-            whole_gpus: exact.whole_gpus(),
-            groups: exact.in_groups_of(inputs.gpus_per_replica),
-            range: throughput.ends.map(|(low, high)| (at(high), at(low))),
-            bare: required_capacity(peak, recompute, throughput.point, Headroom::NONE),
-            margins,
-            sensitivity: vec![
-                change("peak", required_capacity(peak * LoadMultiplier::AND_A_TENTH, recompute, throughput.planned, headroom)),
-                change("recompute", required_capacity(peak, recompute.and_a_tenth(), throughput.planned, headroom)),
-                change("throughput_per_gpu", at(throughput.planned.and_a_tenth())),
-                change("headroom", required_capacity(peak, recompute, throughput.planned, headroom.and_a_tenth())),
-            ],
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::units::NotAQuantity;
-use crate::units::rate::{LoadMultiplier, VisibleRate};
+use crate::units::rate::{LoadMultiplier, RecomputeMultiplier, VisibleRate};
 
 /// How long a scenario lasts, in the capacity model's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,6 +31,9 @@ pub struct Scenario {
     pub times_average: LoadMultiplier,
     /// How long.
     pub lasts: Lasts,
+    /// Calls per successful output meanwhile, where they are more than usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recompute: Option<RecomputeMultiplier>,
 }
 
 impl Scenario {
@@ -44,7 +47,7 @@ impl Scenario {
             ("Incident recovery", 3, Lasts::Hours),
         ]
         .into_iter()
-        .map(|(name, times, lasts)| Self { name: name.to_owned(), times_average: LoadMultiplier::times(times), lasts })
+        .map(|(name, times, lasts)| Self { name: name.to_owned(), times_average: LoadMultiplier::times(times), lasts, recompute: None })
         .collect()
     }
 
@@ -91,6 +94,6 @@ impl FromStr for Scenario {
         }
         let multiple = multiple.trim().trim_end_matches(['x', 'X']);
         let multiple = multiple.parse::<f64>().map_err(|_| refuse("what follows `=` is no number"))?;
-        Ok(Self { name: name.to_owned(), times_average: LoadMultiplier::new(multiple)?, lasts: Lasts::NotStated })
+        Ok(Self { name: name.to_owned(), times_average: LoadMultiplier::new(multiple)?, lasts: Lasts::NotStated, recompute: None })
     }
 }

@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use crate::capacity::mix::TokenMix;
 use crate::curve::load_latency::{Reading, capacity_at};
 use crate::record::finding::Finding;
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
@@ -27,6 +28,16 @@ pub enum Provenance {
         /// Which.
         tool: String,
         /// As it was named.
+        file: String,
+    },
+    /// Found in a log of requests.
+    Logged {
+        /// Where the demand was kept.
+        file: String,
+    },
+    /// Given in a file of plan inputs.
+    File {
+        /// Which.
         file: String,
     },
     /// Given by the person who plans.
@@ -76,6 +87,10 @@ pub struct Throughput {
     pub quick: bool,
     /// Whether the run went to its end.
     pub run_complete: bool,
+    /// Mean calls in flight on one GPU at the published rate; `None` where that was not measured.
+    pub calls_in_flight: Option<f64>,
+    /// Mean tokens of the calls that it was measured with.
+    pub mix: Option<TokenMix>,
     /// What is known against an imported number; a plan has them among its findings.
     #[serde(skip)]
     pub doubts: Vec<Finding>,
@@ -134,6 +149,8 @@ impl Throughput {
             device_noun: "GPU",
             quick: false,
             run_complete: true,
+            calls_in_flight: None,
+            mix: None,
             doubts: Vec::new(),
         }
     }
@@ -168,6 +185,8 @@ impl Throughput {
             device_noun: run.target.device_noun(),
             quick: run.quick,
             run_complete: run.status == RunStatus::Complete,
+            calls_in_flight: headline.calls_in_flight_per_gpu,
+            mix: Some(TokenMix { input: run.workload.mean_input_tokens, output: run.workload.mean_output_tokens }),
             doubts: Vec::new(),
         })
     }
@@ -211,6 +230,8 @@ impl Throughput {
             point: rate(value)?,
             ends,
             slo: Some(slo.to_string()),
+            // Those of another rate.
+            calls_in_flight: None,
             ..measured
         })
     }

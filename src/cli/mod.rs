@@ -24,6 +24,8 @@ pub mod man;
 pub mod node;
 mod nvml_args;
 pub mod plan;
+mod plan_file;
+pub mod plan_inputs;
 pub mod progress;
 mod report;
 pub mod runs;
@@ -95,6 +97,8 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Serve the built-in engine as an OpenAI-compatible endpoint, for any client to measure
     ServeModel(serve_model::ServeModelArgs),
+    /// Find the demand in logs of requests: how much, how bursty, how long, how much hidden work
+    Demand(Box<demand::DemandArgs>),
     /// Plan capacity from a run: the formula, for each peak to be ready for
     Plan(plan::PlanArgs),
     /// Write a run in another tool's form: vLLM, AIPerf, GuideLLM, HDR histograms, Parquet
@@ -169,6 +173,7 @@ impl Verb {
             Self::Bench(args) => bench::run(args, arguments, out),
             Self::Generate(args) => generate::run(args, out),
             Self::ServeModel(args) => serve_model::run(args, out),
+            Self::Demand(args) => demand::run(args, out),
             Self::Plan(args) => plan::run(args, out),
             Self::Export(args) => export::run(args, out),
             Self::Import(args) => import::run(args, out),

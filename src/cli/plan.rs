@@ -7,8 +7,9 @@ use anyhow::{Context, anyhow};
 
 use crate::capacity::plan::{Plan, PlanInputs};
 use crate::capacity::throughput::Throughput;
-use crate::cli::demand::{DemandArgs, read_throughput};
 use crate::cli::exit::{Exit, ExitWith};
+use crate::cli::plan_file::FleetArgs;
+use crate::cli::plan_inputs::{PlanInputArgs, read_throughput};
 use crate::cli::terminal::{Format, Terminal};
 use crate::cli::{import, runs, transfer};
 use crate::record::slo::{Slo, SloError, SloSource};
@@ -23,6 +24,7 @@ use crate::units::rate::CallRatePerGpu;
     plimsoll plan --average-rps 40 --recompute 1.3\n  \
     plimsoll plan 01J9 --peak-rps 100 --peak-window 1m --gpus-per-replica 4\n  \
     plimsoll plan latest --slo 'ttft:p99<1000ms'\n  \
+    plimsoll plan --demand demand.json --gpus-per-node 8 --price-per-gpu-hour 2.5\n  \
     plimsoll plan benchmarks.json --slo 'ttft:p99<1000ms' --gpus 4\n  \
     plimsoll plan --throughput-per-gpu 8 --average-rps 40 --scenario 'Black Friday=7'")]
 pub struct PlanArgs {
@@ -42,7 +44,9 @@ pub struct PlanArgs {
     #[arg(long, value_name = "FILE|latest", conflicts_with = "throughput_per_gpu")]
     transfer: Option<String>,
     #[command(flatten)]
-    demand: DemandArgs,
+    demand: PlanInputArgs,
+    #[command(flatten)]
+    fleet: FleetArgs,
 }
 
 /// Prints the plan.
@@ -59,7 +63,15 @@ pub fn run(args: &PlanArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
         Some(name) => transfer::find(name, &out.data_dir()?)?.apply(throughput)?,
         None => throughput,
     };
-    let plan = Plan::of(args.demand.apply(PlanInputs::assumed(throughput)))?;
+    let file = args.fleet.file()?;
+    let inputs = args.fleet.apply(file.as_ref().map(|(file, _)| file), PlanInputs::assumed(throughput))?;
+    let inputs = match &file {
+        Some((file, name)) => {
+            PlanInputArgs::apply_file(file, name, inputs).with_context(|| format!("cannot plan with `{name}`")).exit_with(Exit::BadInput)?
+        }
+        None => inputs,
+    };
+    let plan = Plan::of(args.demand.apply(inputs))?;
     match format {
         Format::Json => out.document(&report::plan::json(&plan))?,
         Format::Markdown => out.print(report::plan::markdown(&plan))?,

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::cli::demand::DemandArgs;
+use crate::cli::plan_inputs::PlanInputArgs;
 use crate::cli::terminal::{Format, Terminal};
 use crate::record::run::RunRecord;
 use crate::report::paint::Paint;
@@ -13,7 +13,7 @@ use crate::report::{BenchReport, Look, console, csv, json, markdown};
 /// # Errors
 /// When what is kept of the demand makes no sense, or standard output cannot be written.
 pub(super) fn print(run: &RunRecord, out: &mut Terminal) -> anyhow::Result<()> {
-    let demand = DemandArgs::kept(&run.demand)?;
+    let demand = PlanInputArgs::kept(&run.demand)?;
     let report = BenchReport::of(run, |inputs| demand.apply(inputs)).context("cannot plan from this run")?;
     match out.format() {
         Format::Json => out.document(&json::document(&report)),

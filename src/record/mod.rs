@@ -5,6 +5,7 @@
 
 pub mod ceilings;
 pub mod clocks;
+pub mod demand;
 pub mod diagnosis;
 pub mod finding;
 pub mod gpu;

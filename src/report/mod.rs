@@ -6,8 +6,10 @@
 pub mod ceilings;
 pub mod console;
 pub mod csv;
+pub mod demand;
 mod devices;
 pub mod diagnosis;
+mod fleet;
 mod gpus;
 mod grid;
 mod headline;

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use crate::capacity::plan::{Peak, Plan, Requirement};
+use crate::capacity::plan::{Peak, Plan};
+use crate::capacity::requirement::Requirement;
 use crate::capacity::scenario::Lasts;
 use crate::capacity::throughput::{Basis, Provenance, Throughput};
 use crate::record::SCHEMA_VERSION;
 use crate::record::finding::Finding;
 use crate::report::Look;
+use crate::report::fleet;
 use crate::report::grid::{Cell, Grid, Head, escaped};
 use crate::report::headline::severity;
 use crate::report::number::{NONE, grouped, signed, three, three_or_none};
@@ -50,7 +52,11 @@ pub(super) fn section(plan: &Plan, look: Look) -> String {
     text.push('\n');
     text.push_str(&requirements(plan).to_text(look));
     text.push('\n');
-    for (label, says) in beside(plan) {
+    for grid in [Some(fleet::grid(plan)), fleet::costs(plan)].into_iter().flatten() {
+        text.push_str(&grid.to_text(look));
+        text.push('\n');
+    }
+    for (label, says) in beside(plan).into_iter().chain(fleet::beside(plan)) {
         text.push_str(&labelled(label, &says, look));
     }
     text
@@ -58,9 +64,10 @@ pub(super) fn section(plan: &Plan, look: Look) -> String {
 
 /// The same as markdown.
 pub(super) fn section_markdown(plan: &Plan) -> String {
-    let mut text = format!("`{FORMULA}`\n\n{}\n{}", inputs(plan).to_markdown(), requirements(plan).to_markdown());
-    text.push('\n');
-    for (label, says) in beside(plan) {
+    let tables = [inputs(plan), requirements(plan), fleet::grid(plan)].into_iter().chain(fleet::costs(plan));
+    let tables: Vec<String> = tables.map(|grid| grid.to_markdown()).collect();
+    let mut text = format!("`{FORMULA}`\n\n{}\n", tables.join("\n"));
+    for (label, says) in beside(plan).into_iter().chain(fleet::beside(plan)) {
         text.push_str(&format!("- **{label}**: {}\n", escaped(&says)));
     }
     text
@@ -114,6 +121,12 @@ fn inputs(plan: &Plan) -> Grid {
     if let Some(Peak::Planned { rate, window }) = inputs.peak {
         row("planned peak", rate.get(), "visible requests/s", (format!("given, over {} s", three(window.as_secs_f64())), Tone::Usual));
     }
+    if let Some(Peak::Logged { rate, of, .. }) = inputs.peak {
+        row("planned peak", rate.get(), "visible requests/s", (format!("log, {of}"), Tone::Good));
+    }
+    if let Some(in_flight) = &inputs.calls_in_flight {
+        row("calls in flight", in_flight.value, "at the planned peak", provenance(&in_flight.provenance));
+    }
     row("recompute", inputs.recompute.value.get(), "calls/output", provenance(&inputs.recompute.provenance));
     let per_device = format!("calls/s/{}", throughput.device_noun);
     row("throughput_per_gpu", throughput.planned.get(), &per_device, throughput_provenance(throughput));
@@ -125,6 +138,8 @@ fn provenance(provenance: &Provenance) -> (String, Tone) {
     let (word, tone) = match provenance {
         Provenance::Measured { .. } => ("measured", Tone::Good),
         Provenance::Imported { .. } => ("imported", Tone::Doubtful),
+        Provenance::Logged { .. } => ("log", Tone::Good),
+        Provenance::File { .. } => ("file", Tone::Usual),
         Provenance::Given => ("given", Tone::Usual),
         Provenance::Assumed => ("assumed", Tone::Doubtful),
         Provenance::Default => ("default", Tone::Doubtful),

@@ -4,6 +4,7 @@
 
 use hdrhistogram::Histogram as Hdr;
 
+use crate::stats::counted;
 use crate::stats::quantile::nearest_rank;
 
 /// Significant decimal figures kept of each value.
@@ -73,6 +74,12 @@ impl Histogram {
         // Asked for the middle of the rank, the inner rule (smallest value with at least that share) cannot slip by one.
         let inside = (rank as f64 - 0.5) / self.finite.len() as f64;
         Some(self.finite.value_at_quantile(inside).min(self.finite.max()))
+    }
+
+    /// Quantile `q` in 0..=1 of the finite values, between the two beside it where it falls between two; `None` of none.
+    #[must_use]
+    pub fn continuous(&self, q: f64) -> Option<f64> {
+        counted::continuous(self.finite.len(), q, self.buckets())
     }
 
     /// Mean of the finite values, nanoseconds.

@@ -4,6 +4,7 @@
 
 pub mod batch_means;
 pub mod bootstrap;
+pub mod counted;
 pub mod early_stopping;
 pub mod histogram;
 pub mod interval;

@@ -30,6 +30,12 @@ impl Gpus {
         Self(gpus)
     }
 
+    /// That hold so many calls in flight at once, each GPU its share; `None` where the share is no number above 0.
+    #[must_use]
+    pub fn holding(in_flight: f64, per_gpu: f64) -> Option<Self> {
+        Some(in_flight / per_gpu).filter(|gpus| gpus.is_finite() && *gpus > 0.0).map(Self)
+    }
+
     /// The exact, fractional need.
     #[must_use]
     pub fn get(self) -> f64 {

@@ -65,6 +65,12 @@ impl CallRatePerGpu {
         self.0
     }
 
+    /// The same for calls that cost more: `share` in (0, 1], or above 1 for calls that cost less.
+    #[must_use]
+    pub(crate) fn times(self, share: f64) -> Self {
+        Self(self.0 * share)
+    }
+
     /// A tenth more.
     #[must_use]
     pub fn and_a_tenth(self) -> Self {

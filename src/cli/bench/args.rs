@@ -6,11 +6,11 @@ use std::str::FromStr;
 use clap::ValueEnum;
 
 use crate::cli::bench::server::ServerArgs;
-use crate::cli::demand::DemandArgs;
 use crate::cli::device::DeviceArgs;
 use crate::cli::engine_args::EngineArgs;
 use crate::cli::length_of_time;
 use crate::cli::nvml_args::NvmlArgs;
+use crate::cli::plan_inputs::PlanInputArgs;
 use crate::http::endpoint::{BadEndpoint, Endpoint};
 use crate::workload::fit::Caps;
 use crate::workload::trace::format::TraceFormat;
@@ -70,7 +70,7 @@ pub struct BenchArgs {
     pub watch: WatchArgs,
     #[command(flatten)]
     /// What the formula is asked.
-    pub demand: DemandArgs,
+    pub demand: PlanInputArgs,
 }
 
 /// What is measured.

@@ -5,18 +5,19 @@ use std::num::NonZeroU32;
 use anyhow::Context;
 
 use crate::capacity::plan::{Input, Peak, PlanInputs};
-use crate::capacity::scenario::{Scenario, ScenarioError};
+use crate::capacity::scenario::{Lasts, Scenario, ScenarioError};
 use crate::cli::length_of_time;
+use crate::cli::plan_file::{FileScenario, PlanFile};
 use crate::clock::Nanos;
 use crate::record::run::DemandRecord;
 use crate::units::NotAQuantity;
-use crate::units::rate::{CallRatePerGpu, RecomputeMultiplier, VisibleRate};
+use crate::units::rate::{CallRatePerGpu, LoadMultiplier, RecomputeMultiplier, VisibleRate};
 use crate::units::share::Headroom;
 
 /// What the capacity formula is asked.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "What it means in hardware")]
-pub struct DemandArgs {
+pub struct PlanInputArgs {
     /// Average visible requests/s, which scenarios multiply [default: 1]
     #[arg(long, value_name = "RATE", value_parser = read_visible, allow_negative_numbers = true)]
     average_rps: Option<VisibleRate>,
@@ -43,7 +44,7 @@ pub struct DemandArgs {
     scenarios: Vec<Scenario>,
 }
 
-impl DemandArgs {
+impl PlanInputArgs {
     /// As a run keeps it.
     #[must_use]
     pub fn record(&self) -> DemandRecord {
@@ -88,14 +89,49 @@ impl DemandArgs {
         };
         PlanInputs {
             average: self.average_rps.map_or(inputs.average, Input::given),
-            peak,
+            peak: peak.or(inputs.peak),
             recompute: self.recompute.map_or(inputs.recompute, Input::given),
             headroom: self.headroom.map_or(inputs.headroom, Input::given),
             gpus_per_replica: self.gpus_per_replica.unwrap_or(inputs.gpus_per_replica),
             scenarios: inputs.scenarios.into_iter().chain(self.scenarios.iter().cloned()).collect(),
-            throughput: inputs.throughput,
+            ..inputs
         }
     }
+
+    /// The inputs with what a file of them gives in place of what is assumed.
+    ///
+    /// # Errors
+    /// When a quantity makes no sense.
+    pub(super) fn apply_file(file: &PlanFile, name: &str, inputs: PlanInputs) -> anyhow::Result<PlanInputs> {
+        let from = || PlanFile::provenance(name);
+        let window = Nanos::from_secs_f64(file.peak_window_s.unwrap_or(60.0));
+        let peak = file.peak_rps.map(VisibleRate::new).transpose()?.map(|rate| Peak::Planned { rate, window });
+        let own = file.scenarios.iter().map(scenario_of).collect::<anyhow::Result<Vec<_>>>()?;
+        let average = file.average_rps.map(VisibleRate::new).transpose()?;
+        let recompute = file.recompute.map(RecomputeMultiplier::new).transpose()?;
+        let headroom = file.headroom.map(Headroom::new).transpose()?;
+        Ok(PlanInputs {
+            average: average.map_or(inputs.average, |value| Input { value, provenance: from() }),
+            peak: peak.or(inputs.peak),
+            recompute: recompute.map_or(inputs.recompute, |value| Input { value, provenance: from() }),
+            headroom: headroom.map_or(inputs.headroom, |value| Input { value, provenance: from() }),
+            gpus_per_replica: file.gpus_per_replica.and_then(NonZeroU32::new).unwrap_or(inputs.gpus_per_replica),
+            scenarios: inputs.scenarios.into_iter().chain(own).collect(),
+            ..inputs
+        })
+    }
+}
+
+fn scenario_of(scenario: &FileScenario) -> anyhow::Result<Scenario> {
+    let lasts = match scenario.lasts.as_deref() {
+        None => Lasts::NotStated,
+        Some("hours") => Lasts::Hours,
+        Some("days") => Lasts::Days,
+        Some(other) => anyhow::bail!("a scenario lasts `hours` or `days`, not `{other}`"),
+    };
+    let times_average = LoadMultiplier::new(scenario.times_average)?;
+    let recompute = scenario.recompute.map(RecomputeMultiplier::new).transpose()?;
+    Ok(Scenario { name: scenario.name.clone(), times_average, lasts, recompute })
 }
 
 fn read_number<T>(text: &str, quantity: fn(f64) -> Result<T, NotAQuantity>) -> Result<T, String> {

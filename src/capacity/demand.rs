@@ -1,0 +1,182 @@
+//! Demand found in a log, as inputs of a plan: average, peak, recompute multiplier, each with the log as its source.
+//!
+//! A log of calls holds retries and hidden work already. Its rates are put in as successful outputs, calls divided by the multiplier,
+//! so that the formula's `peak x recompute` is the log's own rate of calls and nothing is multiplied twice.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::mix::TokenMix;
+use crate::capacity::plan::{Input, Peak, PlanInputs};
+use crate::capacity::scenario::Scenario;
+use crate::capacity::throughput::Provenance;
+use crate::clock::Nanos;
+use crate::record::demand::{Demand, LogKind, WindowRates};
+use crate::record::finding::{Finding, Severity};
+use crate::units::NotAQuantity;
+use crate::units::rate::{RecomputeMultiplier, VisibleRate};
+
+/// The scenario that a log's hours of an incident describe.
+const INCIDENT: &str = "Incident recovery";
+
+/// Which peak of a log is planned for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeakOf {
+    /// Which quantile of the windows.
+    pub quantile: PeakQuantile,
+    /// Which windows.
+    pub window: PeakWindow,
+}
+
+/// A quantile of the rates of windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeakQuantile {
+    /// 95th percentile.
+    P95,
+    /// 99th percentile.
+    #[default]
+    P99,
+    /// Largest.
+    Max,
+}
+
+/// The length of the windows of a peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeakWindow {
+    /// A second.
+    Second,
+    /// A minute.
+    #[default]
+    Minute,
+    /// An hour.
+    Hour,
+}
+
+impl PeakWindow {
+    const fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3600,
+        }
+    }
+}
+
+impl fmt::Display for PeakOf {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quantile = match self.quantile {
+            PeakQuantile::P95 => "p95",
+            PeakQuantile::P99 => "p99",
+            PeakQuantile::Max => "max",
+        };
+        let window = match self.window {
+            PeakWindow::Second => "1s",
+            PeakWindow::Minute => "1m",
+            PeakWindow::Hour => "1h",
+        };
+        write!(out, "{quantile}:{window}")
+    }
+}
+
+/// The text names no peak.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` names no peak of a log. Write a quantile and a window: p95, p99 or max of 1s, 1m or 1h, such as `p99:1m`")]
+pub struct NoSuchPeak(String);
+
+impl FromStr for PeakOf {
+    type Err = NoSuchPeak;
+
+    fn from_str(text: &str) -> Result<Self, NoSuchPeak> {
+        let refuse = || NoSuchPeak(text.to_owned());
+        let (quantile, window) = text.split_once(':').ok_or_else(refuse)?;
+        let quantile = match quantile {
+            "p95" => PeakQuantile::P95,
+            "p99" => PeakQuantile::P99,
+            "max" => PeakQuantile::Max,
+            _ => return Err(refuse()),
+        };
+        let window = match window {
+            "1s" => PeakWindow::Second,
+            "1m" => PeakWindow::Minute,
+            "1h" => PeakWindow::Hour,
+            _ => return Err(refuse()),
+        };
+        Ok(Self { quantile, window })
+    }
+}
+
+/// A demand that cannot be planned from.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NoDemand {
+    /// It holds no rates.
+    #[error("the demand in `{0}` holds no rate: its log has no calls, or all at once. Give a longer log to `plimsoll demand`")]
+    Empty(String),
+    /// A rate is none.
+    #[error("the demand in `{file}` cannot be planned from: {wrong}. Find it again with `plimsoll demand`")]
+    Rate {
+        /// File.
+        file: String,
+        /// What is wrong with it.
+        wrong: NotAQuantity,
+    },
+}
+
+/// The inputs with what the log says in place of what is assumed.
+///
+/// # Errors
+/// When the demand holds no rates.
+pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> Result<PlanInputs, NoDemand> {
+    let window = demand.rates.iter().find(|rates| rates.window_s as u64 == peak.window.seconds());
+    let rates = window.ok_or_else(|| NoDemand::Empty(file.to_owned()))?;
+    let wrong = |wrong| NoDemand::Rate { file: file.to_owned(), wrong };
+    let logged = || Provenance::Logged { file: file.to_owned() };
+    let multiplier = demand.recompute.and_then(|found| found.multiplier());
+    let recompute = match (demand.log, multiplier) {
+        (LogKind::Calls, Some(multiplier)) => Some(RecomputeMultiplier::new(multiplier).map_err(wrong)?),
+        // Whatever is hidden behind a visible request stands in the log of calls already.
+        (LogKind::Calls, None) => Some(RecomputeMultiplier::ONE),
+        (LogKind::VisibleRequests, _) => None,
+    };
+    let visible = |rps: f64| VisibleRate::new(rps / recompute.map_or(1.0, RecomputeMultiplier::get)).map_err(wrong);
+    let average = visible(rates.mean_rps)?;
+    let incident = demand.recompute.and_then(|found| found.incident_multiplier());
+    let incident = incident.map(RecomputeMultiplier::new).transpose().map_err(wrong)?;
+    let scenarios = inputs
+        .scenarios
+        .into_iter()
+        .map(|scenario| Scenario { recompute: scenario.recompute.or(incident.filter(|_| scenario.name == INCIDENT)), ..scenario });
+    Ok(PlanInputs {
+        average: Input { value: average, provenance: logged() },
+        peak: Some(Peak::Logged {
+            rate: visible(rate_of(rates, peak.quantile))?,
+            of: peak,
+            window: Nanos::from_secs(peak.window.seconds()),
+        }),
+        recompute: recompute.map_or(inputs.recompute, |value| Input { value, provenance: logged() }),
+        scenarios: scenarios.collect(),
+        log: Some(demand.log),
+        mix: mix(demand).map(|value| Input { value, provenance: logged() }).or(inputs.mix),
+        doubts: demand.findings.iter().filter(|finding| finding.severity > Severity::Note).map(of_the_log).collect(),
+        ..inputs
+    })
+}
+
+fn mix(demand: &Demand) -> Option<TokenMix> {
+    Some(TokenMix { input: demand.input_tokens.as_ref()?.mean, output: demand.output_tokens.as_ref()?.mean })
+}
+
+fn rate_of(rates: &WindowRates, quantile: PeakQuantile) -> f64 {
+    match quantile {
+        PeakQuantile::P95 => rates.p95_rps,
+        PeakQuantile::P99 => rates.p99_rps,
+        PeakQuantile::Max => rates.max_rps,
+    }
+}
+
+fn of_the_log(finding: &Finding) -> Finding {
+    Finding { evidence: format!("in the log: {}", finding.evidence), ..finding.clone() }
+}

@@ -1,0 +1,161 @@
+//! One pass over the logs, or two: where calls are not in order of time they are sorted outside of memory first.
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::thread;
+
+use anyhow::{Context, anyhow};
+
+use crate::capacity::request_log::call::Call;
+use crate::capacity::request_log::columns::Columns;
+use crate::capacity::request_log::decode::{Decoder, WrongCell};
+use crate::capacity::request_log::tally::{LogTally, Rejected};
+use crate::cli::demand::DemandArgs;
+use crate::cli::demand::bar::ReadingBar;
+use crate::cli::exit::{Exit, ExitWith};
+use crate::cli::terminal::Terminal;
+use crate::record::demand::Demand;
+use crate::table::read::TableError;
+use crate::table::scan::pattern::expand;
+use crate::table::scan::{Batch, Reject, Scan};
+use crate::table::sorted::Sorter;
+use crate::table::source::Source;
+
+/// Calls that are sorted in memory at once: 48 bytes each.
+const IN_MEMORY: usize = 500_000;
+/// A log of fewer lines is not refused for the share of them that are no call, but only where none is left.
+const LINES_TO_JUDGE: u64 = 100;
+
+/// Reads every log that the arguments name.
+pub(super) fn find(args: &DemandArgs, out: &Terminal) -> anyhow::Result<Demand> {
+    let mut sources = Vec::new();
+    for pattern in &args.files {
+        sources.extend(expand(pattern)?);
+    }
+    let mut logs = Logs { args, sources, columns: None, rejected: Rejected::default(), lines: 0, bar: ReadingBar::new(out.progress()) };
+    // What can be read once only cannot be begun again when a call turns out to be late.
+    let once = logs.sources.iter().any(Source::is_stream);
+    let tally = if once { None } else { logs.in_order()? };
+    let tally = match tally {
+        Some(tally) => tally,
+        None => logs.sorted()?,
+    };
+    logs.finish(tally)
+}
+
+struct Logs<'a> {
+    args: &'a DemandArgs,
+    sources: Vec<Source>,
+    columns: Option<Columns>,
+    rejected: Rejected,
+    lines: u64,
+    bar: ReadingBar,
+}
+
+impl Logs<'_> {
+    /// In the order of the files; `None` when a call began before the one above it.
+    fn in_order(&mut self) -> anyhow::Result<Option<LogTally>> {
+        let mut tally: Option<LogTally> = None;
+        let edges = &self.args.load_buckets;
+        let in_order = self.each(|columns, calls| {
+            let tally = tally.get_or_insert_with(|| LogTally::new(columns, edges));
+            for call in calls {
+                if !tally.in_order(call.at) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                tally.add(call);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(if in_order { tally.or_else(|| self.empty()) } else { None })
+    }
+
+    fn empty(&self) -> Option<LogTally> {
+        self.columns.as_ref().map(|columns| LogTally::new(columns, &self.args.load_buckets))
+    }
+
+    /// In order of time, whatever the order of the files.
+    fn sorted(&mut self) -> anyhow::Result<LogTally> {
+        tracing::info!("the calls are not in order of time: sorting them first");
+        let folder = std::env::temp_dir();
+        let cannot = || format!("cannot sort the log in `{}`. Free space there, or name another folder with TMPDIR", folder.display());
+        let mut sorter = Sorter::new(IN_MEMORY, &folder, |call: &Call| call.at);
+        self.each(|_, calls| {
+            for call in calls {
+                sorter.push(*call).with_context(cannot).exit_with(Exit::CannotWrite)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut tally = self.empty().context("no log was read")?;
+        for call in sorter.finish().with_context(cannot).exit_with(Exit::CannotWrite)? {
+            tally.add(&call.with_context(cannot).exit_with(Exit::CannotWrite)?);
+        }
+        Ok(tally)
+    }
+
+    /// Gives the calls of all files, in batches; `false` when the receiver wants no more.
+    fn each(&mut self, mut take: impl FnMut(&Columns, &[Call]) -> anyhow::Result<ControlFlow<()>>) -> anyhow::Result<bool> {
+        let threads = self.args.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        (self.rejected, self.lines) = (Rejected::default(), 0);
+        for source in self.sources.clone() {
+            let scan = Scan::open(&source)?;
+            let name = source.to_string();
+            let columns = self.args.told.find(&name, scan.columns()).exit_with(Exit::BadInput)?;
+            let decoder = Decoder::new(&columns, self.args.told.success());
+            let mut taken = Ok(ControlFlow::Continue(()));
+            let (rejected, lines, bar) = (&mut self.rejected, &mut self.lines, &mut self.bar);
+            bar.begin(&name);
+            let scanned = scan.run(
+                decoder.wanted(),
+                threads,
+                |cells| decoder.decode(cells),
+                |batch: &mut Batch<Call, WrongCell>| {
+                    *lines += (batch.rows.len() + batch.rejected.len()) as u64;
+                    for (line, reject) in batch.rejected.drain(..) {
+                        let reason = match reject {
+                            Reject::NotARow(_) => "not a row".to_owned(),
+                            Reject::Cell(wrong) => wrong.to_string(),
+                        };
+                        rejected.add(reason, || format!("line {line} of `{name}`"));
+                    }
+                    bar.reached(batch.bytes, *lines);
+                    taken = take(&columns, &batch.rows);
+                    match taken {
+                        Ok(flow) => flow,
+                        Err(_) => ControlFlow::Break(()),
+                    }
+                },
+            );
+            self.columns.get_or_insert(columns);
+            if taken?.is_break() {
+                self.bar.clear();
+                return Ok(false);
+            }
+            scanned.map_err(|error: TableError| anyhow!(error))?;
+        }
+        self.bar.clear();
+        Ok(true)
+    }
+
+    fn finish(self, tally: LogTally) -> anyhow::Result<Demand> {
+        let names: Vec<String> = self.sources.iter().map(Source::to_string).collect();
+        let rejected = self.rejected.total() + tally.duplicates();
+        let most = self.args.max_rejected;
+        let none_left = tally.calls() == 0 && rejected > 0;
+        if none_left || (self.lines >= LINES_TO_JUDGE && rejected as f64 > most * self.lines as f64) {
+            let reasons: Vec<String> = self.rejected.by_reason.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            return Err(anyhow!(
+                "{rejected} of {} lines of `{}` are no call, more than {} % ({}). The first: {}. Mend the lines, name the right columns with `--column`, or allow more with `--max-rejected`",
+                self.lines,
+                names.join("`, `"),
+                100.0 * most,
+                reasons.join(", "),
+                self.rejected.first.join("; ")
+            ))
+            .exit_with(Exit::BadInput);
+        }
+        let columns = self.columns.context("no log was read")?;
+        let short = names.iter().map(|name| name.rsplit('/').next().unwrap_or(name).to_owned()).collect();
+        Ok(tally.finish(&columns, short, self.rejected, self.args.told.kind()))
+    }
+}
