@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memchr::{memchr, memchr3, memrchr};
+use memchr::{memchr, memrchr};
 
 use crate::table::read::{LONGEST_LINE, too_long};
 
@@ -139,14 +139,10 @@ impl Blocks {
 
     /// Up to where these bytes, which begin with a record, are whole records.
     fn end_of_records(&self, bytes: &[u8]) -> usize {
-        let Records::Quoted(delimiter) = self.records else { return after_last_line(bytes) };
-        // Before the first quote every line end ends a record.
-        let Some(quote) = memchr(b'"', bytes) else { return after_last_line(bytes) };
-        let mut whole = after_last_line(&bytes[..quote]);
-        while let Some(end) = end_of_record(&bytes[whole..], delimiter) {
-            whole += end;
+        match self.records {
+            Records::Lines => after_last_line(bytes),
+            Records::Quoted(delimiter) => after_last_line_unquoted(bytes, delimiter),
         }
-        whole
     }
 }
 
@@ -154,29 +150,45 @@ fn after_last_line(bytes: &[u8]) -> usize {
     memrchr(b'\n', bytes).map_or(0, |at| at + 1)
 }
 
-/// Behind the line end of the record that begins here; `None` where it is not whole.
-pub(super) fn end_of_record(bytes: &[u8], delimiter: u8) -> Option<usize> {
-    let line = memchr(b'\n', bytes)?;
-    if memchr(b'"', &bytes[..line]).is_none() {
-        return Some(line + 1);
-    }
-    let mut at = 0;
-    loop {
-        // A quote is one only where a field begins.
-        if bytes.get(at) == Some(&b'"') {
-            at += 1;
-            loop {
-                at += memchr(b'"', &bytes[at..])? + 1;
-                if bytes.get(at) != Some(&b'"') {
-                    break;
-                }
-                at += 1;
+/// The same, of line ends that do not stand between quotes.
+fn after_last_line_unquoted(bytes: &[u8], delimiter: u8) -> usize {
+    // What stands unquoted from `from` on, and where the last line end in such a piece is.
+    let (mut from, mut last, mut quoted) = (0, 0, false);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut padded = [0; 8];
+    padded[..rest.len()].copy_from_slice(rest);
+    for (index, word) in words.iter().chain(std::iter::once(&padded)).enumerate() {
+        let mut quotes = matches(u64::from_le_bytes(*word), b'"');
+        while quotes != 0 {
+            let at = index * 8 + quotes.trailing_zeros() as usize / 8;
+            quotes &= quotes - 1;
+            if quoted {
+                (quoted, from) = (false, at + 1);
+                continue;
+            }
+            // A quote opens a field only where that begins, and goes on with it where it directly follows one that closed it: but not one that
+            // was none.
+            let opens = match at.checked_sub(1).map(|before| bytes[before]) {
+                None | Some(b'\n' | b'\r') => true,
+                Some(b'"') => from == at,
+                Some(before) => before == delimiter,
+            };
+            if opens {
+                last = memrchr(b'\n', &bytes[from..at]).map_or(last, |feed| from + feed + 1);
+                quoted = true;
             }
         }
-        // A carriage return ends a record too, and a quote may stand behind it; the line ends with the line feed.
-        at += memchr3(delimiter, b'\n', b'\r', &bytes[at..])? + 1;
-        if bytes[at - 1] == b'\n' {
-            return Some(at);
-        }
     }
+    if quoted { last } else { memrchr(b'\n', &bytes[from..]).map_or(last, |feed| from + feed + 1) }
+}
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The high bit of each of eight bytes that is this one.
+#[inline]
+pub(super) fn matches(word: u64, byte: u8) -> u64 {
+    let differing = word ^ (LOW * u64::from(byte));
+    // No carry leaves a byte, so that none is taken for its neighbour.
+    !(((differing & !HIGH) + !HIGH) | differing) & HIGH
 }
