@@ -11,12 +11,10 @@ use crate::load::stop::{Live, Stop, Turn};
 use crate::load::{Chunks, Manner, drive};
 use crate::record::request::RequestRecord;
 use crate::record::target::TargetIdentity;
-use crate::target::Target;
 use crate::target::null::Null;
 use crate::target::openai::ask::{Api, PromptForm};
-use crate::target::openai::clients::Clients;
 use crate::target::openai::loopback::Loopback;
-use crate::target::openai::reactor::OpenAi;
+use crate::target::openai::protocol::Protocol;
 use crate::target::openai::{self, Server, TimeLimits};
 use crate::workload::request::{Prompt, Request, RequestSource, Sampling};
 
@@ -84,14 +82,14 @@ impl Stop for Between {
     }
 }
 
-/// Calls per second that the generator reaches over HTTP/1.1 with so many threads, with prompts and answers of these lengths, a token
-/// an event; at least, since the server that answers is no faster than it.
+/// Calls per second that the generator reaches when it speaks so, with prompts and answers of these lengths, a token an event; at
+/// least, since the server that answers is no faster than it.
 ///
 /// # Errors
 /// When the system gives no port, descriptors or threads, or nothing was answered in time.
-pub fn over_http(prompt_tokens: u32, output_tokens: u32, threads: u32) -> io::Result<f64> {
+pub fn over_http(prompt_tokens: u32, output_tokens: u32, protocol: Protocol) -> io::Result<f64> {
     let (prompt, tokens) = (prompt_tokens.clamp(1, LONGEST), output_tokens.clamp(1, LONGEST));
-    let server = Loopback::start(tokens)?;
+    let server = Loopback::start(tokens, protocol)?;
     let endpoint = Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: server.address.port(), prefix: String::new(), socket: None };
     let manner = openai::ask::Manner {
         api: Api::Completions,
@@ -116,10 +114,7 @@ pub fn over_http(prompt_tokens: u32, output_tokens: u32, threads: u32) -> io::Re
         tag: "ceiling".to_owned(),
     });
     let mut clock = Monotonic::start();
-    let mut target: Box<dyn Target> = match threads {
-        1 => Box::new(OpenAi::new(asked, clock)?),
-        _ => Box::new(Clients::start(&asked, threads as usize, clock)?),
-    };
+    let mut target = protocol.client(asked, clock)?;
     let from = clock.now() + BEGINNING;
     let mut counted = Between { from, to: from + OVER_HTTP, completed: 0 };
     let when = When::Closed { concurrency: AT_ONCE, stagger: Nanos::ZERO, seed: 0 };

@@ -1,11 +1,9 @@
 //! A server as the target of a campaign: waited for, asked how it wants to be asked, and looked for again when it went away.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustls::ClientConfig;
 
 use crate::campaign::ceiling;
 use crate::campaign::interrupt::Interrupt;
@@ -19,11 +17,10 @@ use crate::record::server::{ServerProcess, ServerRecord, TokenSource};
 use crate::record::target::TargetIdentity;
 use crate::target::Target;
 use crate::target::openai::ask::PromptForm;
-use crate::target::openai::clients::Clients;
 use crate::target::openai::discover::{Found, Wish, discover};
-use crate::target::openai::reactor::OpenAi;
+use crate::target::openai::protocol::Protocol;
 use crate::target::openai::ready::{self, NotReady, Patience, Served};
-use crate::target::openai::{Server, TimeLimits, http2};
+use crate::target::openai::{Server, TimeLimits};
 
 /// How long a server that went away in the middle of a run is waited for.
 const COMES_BACK: Patience = Patience { loading: Duration::from_secs(300), absent: Duration::from_secs(10) };
@@ -47,21 +44,6 @@ pub struct ServerWish {
     pub gpus: Option<u32>,
     /// Names probes and requests apart from those of other runs.
     pub seed: u64,
-}
-
-/// What is spoken with a server, and by whom.
-#[derive(Clone, Debug)]
-pub enum Protocol {
-    /// HTTP/1.1, by so many threads: 1 is the generator's own, more are threads of their own.
-    Http1 {
-        /// 1 or more.
-        threads: u32,
-    },
-    /// HTTP/2, by one thread of its own.
-    Http2 {
-        /// What encrypted connections are made with.
-        tls: Option<Arc<ClientConfig>>,
-    },
 }
 
 /// A server that answers.
@@ -101,11 +83,7 @@ pub fn reach(wish: ServerWish, interrupt: &Interrupt, tell: &mut dyn FnMut(Strin
     let address = wish.client.reach()?;
     let found = discover(&wish.client, &address, &served, &wish.ways, wish.seed)?;
     let cache_reset = ready::reset_cache(&wish.client, None);
-    let reached = Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, metrics: None, waited };
-    if matches!(reached.wish.protocol, Protocol::Http2 { .. }) {
-        http2::greet(&reached.server(TargetIdentity::unknown(), 0))?;
-    }
-    Ok(reached)
+    Ok(Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, metrics: None, waited })
 }
 
 impl Reached {
@@ -115,6 +93,7 @@ impl Reached {
         let found = &self.found;
         ServerRecord {
             url: self.wish.client.endpoint.to_string(),
+            protocol: Some(self.wish.protocol.name().to_owned()),
             name: self.served.name.clone(),
             version: self.served.version.clone(),
             api: found.manner.api.path().to_owned(),
@@ -142,14 +121,10 @@ impl Reached {
     /// It, as the `number`th client is to ask it.
     fn server(&self, identity: TargetIdentity, number: u64) -> Server {
         let Self { wish, address, found, .. } = self;
-        let tls = match &wish.protocol {
-            Protocol::Http1 { .. } => &wish.client.tls,
-            Protocol::Http2 { tls } => tls,
-        };
         Server {
             endpoint: wish.client.endpoint.clone(),
             address: address.clone(),
-            tls: tls.clone(),
+            tls: wish.client.tls.clone(),
             headers: wish.client.headers.clone(),
             manner: found.manner.clone(),
             limits: wish.limits,
@@ -171,7 +146,7 @@ impl Reached {
         if self.natural_length() {
             labels.push("answers end when the model ends them".to_owned());
         }
-        if matches!(self.wish.protocol, Protocol::Http2 { .. }) {
+        if self.wish.protocol == Protocol::Http2 {
             labels.push("asked over HTTP/2".to_owned());
         }
         if self.found.token_source == TokenSource::Tokenizer {
@@ -223,7 +198,7 @@ impl ServerTargets {
     /// What the server is in every detail that a resumed run must find again.
     #[must_use]
     pub fn made_of(&self) -> String {
-        let http2 = matches!(self.reached.wish.protocol, Protocol::Http2 { .. });
+        let http2 = self.reached.wish.protocol == Protocol::Http2;
         format!("{:?}{}", self.reached.found.manner, if http2 { " over HTTP/2" } else { "" })
     }
 }
@@ -234,11 +209,7 @@ impl Targets for ServerTargets {
     }
 
     fn generator_ceiling(&self, prompt_tokens: u32, output_tokens: u32) -> Option<f64> {
-        match self.reached.wish.protocol {
-            Protocol::Http1 { threads } => ceiling::over_http(prompt_tokens, output_tokens, threads).ok(),
-            // What answers at once speaks HTTP/1.1 alone: its figure would be another client's.
-            Protocol::Http2 { .. } => None,
-        }
+        ceiling::over_http(prompt_tokens, output_tokens, self.reached.wish.protocol).ok()
     }
 
     fn server(&self) -> Option<ServerRecord> {
@@ -261,12 +232,7 @@ impl Targets for ServerTargets {
         }
         self.made += 1;
         let server = Arc::new(self.reached.server(self.identity.clone(), self.made));
-        let made: io::Result<Box<dyn Target>> = match wish.protocol {
-            Protocol::Http1 { threads: 1 } => OpenAi::new(server, self.clock).map(|client| Box::new(client) as _),
-            Protocol::Http1 { threads } => Clients::start(&server, threads as usize, self.clock).map(|clients| Box::new(clients) as _),
-            Protocol::Http2 { .. } => http2::start(&server, self.clock).map(|client| Box::new(client) as _),
-        };
-        made.context("cannot wait for sockets. Check `ulimit -n` and `ulimit -u`")
+        wish.protocol.client(server, self.clock).context("cannot wait for sockets. Check `ulimit -n` and `ulimit -u`")
     }
 
     fn cold_start(&self) -> ColdStart {

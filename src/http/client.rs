@@ -1,4 +1,5 @@
-//! A few plain requests around a measurement: is it ready, what does it serve, what do its counters say.
+//! A few plain requests around a measurement, each on a connection of its own: is it ready, what does it serve, what do its
+//! counters say.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -12,11 +13,12 @@ use crate::clock::{Clock, Monotonic};
 use crate::http::body::Body;
 use crate::http::endpoint::{Address, Endpoint, Unresolved};
 use crate::http::head::{Head, NoHttp};
+use crate::http::http2;
 use crate::http::stream::Stream;
 use crate::http::tls::SessionError;
 
 /// Longest body that is read.
-const BODY_AT_MOST: usize = 64 << 20;
+pub(super) const BODY_AT_MOST: usize = 64 << 20;
 
 /// A server, and how to talk to it.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct Client {
     pub headers: Vec<(String, String)>,
     /// How long one exchange may take.
     pub timeout: Duration,
+    /// Whether HTTP/2 is spoken with it, and nothing else.
+    pub http2: bool,
 }
 
 /// An answer, whole.
@@ -79,6 +83,14 @@ pub enum ExchangeError {
         /// Why not.
         problem: SessionError,
     },
+    /// It is there, and HTTP/2 is not what it speaks.
+    #[error("{endpoint} does not speak HTTP/2: {problem}. Leave `--http2` out, or have the server offer it")]
+    NoHttp2 {
+        /// Who.
+        endpoint: String,
+        /// What it did.
+        problem: String,
+    },
     /// No answer in time.
     #[error("{endpoint} did not answer within {seconds:.1} s")]
     Timeout {
@@ -118,6 +130,9 @@ impl Client {
     }
 
     fn exchange(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer, ExchangeError> {
+        if self.http2 {
+            return http2::exchange(self, method, path, body);
+        }
         let clock = Monotonic::start();
         let (_, stream) = self.connect(&clock)?;
         self.over(stream, &clock, &self.written(method, path, body))
@@ -138,14 +153,20 @@ impl Client {
                 Err(problem) => failed = Some(problem),
             }
         }
-        let problem = failed.unwrap_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable));
-        Err(match problem.kind() {
-            ErrorKind::TimedOut => self.too_late(),
-            _ => ExchangeError::Connect { endpoint: self.endpoint.to_string(), problem },
-        })
+        Err(self.unconnected(failed))
     }
 
-    fn too_late(&self) -> ExchangeError {
+    /// None of its addresses took a connection; the last one refused like this.
+    pub(super) fn unconnected(&self, failed: Option<io::Error>) -> ExchangeError {
+        let problem = failed.unwrap_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable));
+        match problem.kind() {
+            ErrorKind::TimedOut => self.too_late(),
+            ErrorKind::InvalidData => self.broken(problem),
+            _ => ExchangeError::Connect { endpoint: self.endpoint.to_string(), problem },
+        }
+    }
+
+    pub(super) fn too_late(&self) -> ExchangeError {
         ExchangeError::Timeout { endpoint: self.endpoint.to_string(), seconds: self.timeout.as_secs_f64() }
     }
 
@@ -215,7 +236,7 @@ impl Client {
         Ok(Answer { head, body: text })
     }
 
-    fn broken(&self, problem: io::Error) -> ExchangeError {
+    pub(super) fn broken(&self, problem: io::Error) -> ExchangeError {
         if let Some(session) = problem.get_ref().and_then(|inner| inner.downcast_ref::<SessionError>()) {
             return ExchangeError::Encryption { endpoint: self.endpoint.to_string(), problem: session.clone() };
         }

@@ -59,6 +59,9 @@ impl RepeatProbe {
 pub struct ServerRecord {
     /// Where it is, as it was named.
     pub url: String,
+    /// What was spoken with it: `HTTP/1.1` or `HTTP/2`; `None` in runs that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// Such as `vLLM`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -147,7 +147,8 @@ pub(super) fn generator_audit(run: &RunRecord) -> Option<String> {
     let sent = -worst(|level| Some(-level.generator.achieved_over_offered)).unwrap_or(-1.0);
     let lost = run.levels.iter().map(|level| level.generator.events_lost).sum::<u64>();
     let over_http = run.generator_ceiling.filter(|_| run.server.is_some());
-    let figure = over_http.map_or(String::new(), |ceiling| format!(" of {} calls/s over HTTP", three(ceiling)));
+    let protocol = run.server.as_ref().and_then(|server| server.protocol.as_deref()).unwrap_or("HTTP");
+    let figure = over_http.map_or(String::new(), |ceiling| format!(" of {} calls/s over {protocol}", three(ceiling)));
     let ceiling = worst(|level| level.generator.ceiling_share)
         .map_or(String::new(), |share| format!(" · {} of its own ceiling{figure}", percent(share)));
     Some(format!(

@@ -44,5 +44,6 @@ fn how(server: &ServerRecord) -> String {
         }
     };
     let reset = server.cache_reset.as_deref().map_or(String::new(), |path| format!(", emptied by {path} before each fresh start"));
-    format!("{} with {}; {forced}; {caches}{reset}", server.api, server.prompts)
+    let over = server.protocol.as_deref().map_or(String::new(), |protocol| format!(" over {protocol}"));
+    format!("{}{over} with {}; {forced}; {caches}{reset}", server.api, server.prompts)
 }

@@ -106,6 +106,11 @@ pub trait Target {
         true
     }
 
+    /// What the first failure of this class said, where it came with words.
+    fn said(&self, _kind: FailureKind) -> Option<String> {
+        None
+    }
+
     /// Events lost because the ring was full; any makes the level invalid.
     fn events_lost(&self) -> u64 {
         0

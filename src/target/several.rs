@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::{Nanos, ThreadUse};
+use crate::record::request::FailureKind;
 use crate::record::target::{TargetCounters, TargetIdentity};
 use crate::rng;
 use crate::target::{Event, EventKind, Slot, Spread, Target};
@@ -124,6 +125,10 @@ impl Target for Several {
     /// One dead engine is a dead node: the rest would be measured as the whole.
     fn is_alive(&self) -> bool {
         self.engines.iter().all(|engine| engine.target.is_alive())
+    }
+
+    fn said(&self, kind: FailureKind) -> Option<String> {
+        self.engines.iter().find_map(|engine| engine.target.said(kind))
     }
 
     fn events_lost(&self) -> u64 {

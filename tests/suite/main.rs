@@ -38,6 +38,7 @@ mod generate;
 mod gpu_findings;
 mod gpu_script;
 mod http;
+mod http2_bench;
 mod imports;
 mod in_process;
 mod kv_blocks;

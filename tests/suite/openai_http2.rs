@@ -18,11 +18,8 @@ use plimsoll::target::openai::ask::{Api, PromptForm};
 use plimsoll::target::openai::http2;
 
 use crate::openai_target::{Alike, SOON, closed, driven, manner, server_at};
-use crate::support::h2_server::{Fault, H2Server, Script, http1_only};
-use crate::support::openai::OpenAiServer;
-use crate::support::openai::script::Behaviour;
+use crate::support::h2_server::{Fault, H2Server, Script};
 use crate::support::tls::{Manner, TlsRelay};
-use crate::support::{plimsoll, stderr};
 
 fn asked(addr: std::net::SocketAddr) -> Server {
     server_at(&format!("http://{addr}"), Address::Tcp(addr), manner(Api::Completions), SOON)
@@ -165,32 +162,9 @@ fn it_is_chosen_inside_the_encryption_too() {
     let relay = TlsRelay::before(server.addr, Manner { protocols: vec!["h2"], records: vec![1, 700, 9], ..Manner::default() });
     let mut clock = Monotonic::start();
     let endpoint = format!("https://localhost:{}", relay.addr.port());
-    let encrypted = |protocols: &[&str]| {
-        let tls = Some(tls::config(&Trust::Anybody, protocols).unwrap());
-        Server { tls, ..server_at(&endpoint, Address::Tcp(relay.addr), manner(Api::Completions), SOON) }
-    };
-    let mut target = http2::start(&Arc::new(encrypted(&["h2"])), clock).unwrap();
+    let tls = Some(tls::config(&Trust::Anybody, &["h2"]).unwrap());
+    let encrypted = Server { tls, ..server_at(&endpoint, Address::Tcp(relay.addr), manner(Api::Completions), SOON) };
+    let mut target = http2::start(&Arc::new(encrypted), clock).unwrap();
     let records = driven(&mut target, &mut clock, 8, 40);
     assert!(records.iter().all(RequestRecord::completed), "{:?}", records[0].ending);
-    assert!(http2::greet(&encrypted(&["h2"])).is_ok());
-    let refusal = http2::greet(&encrypted(&[])).unwrap_err().to_string();
-    assert!(refusal.contains("did not choose `h2`"), "{refusal}");
-}
-
-#[test]
-fn a_server_that_does_not_speak_it_is_refused_in_words() {
-    let server = H2Server::start(Script::default());
-    http2::greet(&asked(server.addr)).unwrap();
-    let refusal = http2::greet(&asked(http1_only())).unwrap_err().to_string();
-    assert!(refusal.contains("does not speak HTTP/2") && refusal.contains("--http2"), "{refusal}");
-}
-
-#[test]
-fn bench_over_http2_refuses_a_server_that_does_not_speak_it() {
-    let server = OpenAiServer::start(|_| Behaviour::default());
-    let data = tempfile::tempdir().unwrap();
-    let url = server.url();
-    let output = plimsoll().args(["bench", "--quick", "--http2", "--target", &url, "--data-dir"]).arg(data.path()).output().unwrap();
-    assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
-    assert!(stderr(&output).contains("does not speak HTTP/2"), "{}", stderr(&output));
 }

@@ -22,6 +22,7 @@ use plimsoll::target::null::Null;
 use plimsoll::target::openai::Server;
 use plimsoll::target::openai::ask::Api;
 use plimsoll::target::openai::clients::Clients;
+use plimsoll::target::openai::protocol::Protocol;
 use plimsoll::target::openai::reactor::OpenAi;
 use plimsoll::target::{Event, Slot, Target};
 use plimsoll::workload::request::Request;
@@ -207,10 +208,14 @@ fn a_thread_that_is_busy_beside_the_generator_counts_as_the_generator() {
 #[test]
 fn what_the_generator_can_do_is_measured_over_http_and_by_the_length_of_answers() {
     // The best of three: what disturbs it on a busy machine is not the generator.
-    let best = |tokens, threads| (0..3).filter_map(|_| ceiling::over_http(20, tokens, threads).ok()).fold(0.0, f64::max);
-    let (short, long) = (best(8, 1), best(400, 1));
+    let best = |tokens, protocol| (0..3).filter_map(|_| ceiling::over_http(20, tokens, protocol).ok()).fold(0.0, f64::max);
+    let alone = Protocol::Http1 { threads: 1 };
+    let (short, long) = (best(8, alone), best(400, alone));
     println!("ceiling over HTTP: {short:.0} calls/s with 8 tokens, {long:.0} with 400; without HTTP {:.0}", ceiling::measure());
     assert!(short > 100.0 && short < ceiling::measure(), "{short}");
     assert!(long < 0.5 * short, "{long} calls/s with 400 tokens, {short} with 8");
-    assert!(best(8, 2) > 100.0);
+    assert!(best(8, Protocol::Http1 { threads: 2 }) > 100.0);
+    let (short, long) = (best(8, Protocol::Http2), best(400, Protocol::Http2));
+    println!("over HTTP/2: {short:.0} calls/s with 8 tokens, {long:.0} with 400");
+    assert!(short > 100.0 && long < 0.5 * short, "{short} calls/s with 8 tokens, {long} with 400");
 }

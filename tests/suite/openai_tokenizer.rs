@@ -116,7 +116,8 @@ fn text_of(wire: &str) -> String {
 fn a_server_without_usage_is_asked_in_words_that_the_tokenizer_counted() {
     let server = OpenAiServer::start(|_| Behaviour::like(Flavour::LlamaCppPython));
     let address = Address::Tcp(server.addr);
-    let client = Client { endpoint: server.url().parse().unwrap(), tls: None, headers: Vec::new(), timeout: Duration::from_secs(5) };
+    let (endpoint, timeout) = (server.url().parse().unwrap(), Duration::from_secs(5));
+    let client = Client { endpoint, tls: None, headers: Vec::new(), timeout, http2: false };
     let served = Served { model: "fake".to_owned(), ..Served::default() };
     let found = |wish: Wish| discover(&client, &address, &served, &wish, 3).unwrap();
     let chat = found(Wish { api: Some(Api::Chat), tokenizer: Some(tokenizer()), ..Wish::default() });

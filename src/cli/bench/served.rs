@@ -126,11 +126,16 @@ fn page(args: &ServerArgs, client: Client) -> anyhow::Result<Option<Page>> {
     Ok(Some(page))
 }
 
-/// The page at a URL. The server's key goes to the server alone.
+/// The page at a URL. The server's key goes to the server alone, and so does what is spoken with it.
 pub(super) fn page_at(args: &ServerArgs, url: &Endpoint, server: Option<&Client>) -> anyhow::Result<Page> {
     let place = |endpoint: &Endpoint| (endpoint.tls, endpoint.host.clone(), endpoint.port, endpoint.socket.clone());
-    let headers = server.filter(|server| place(&server.endpoint) == place(url)).map(|server| server.headers.clone()).unwrap_or_default();
     let path = if url.prefix.is_empty() { METRICS } else { "" };
-    let client = Client { endpoint: url.clone(), tls: server::tls(args, url)?, headers, timeout: PATIENCE };
+    let client = match server.filter(|server| place(&server.endpoint) == place(url)) {
+        Some(server) => Client { endpoint: url.clone(), timeout: PATIENCE, ..server.clone() },
+        None => {
+            let tls = server::tls(args, url, "http/1.1")?;
+            Client { endpoint: url.clone(), tls, headers: Vec::new(), timeout: PATIENCE, http2: false }
+        }
+    };
     Ok(Page { client, path: path.to_owned() })
 }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use rustls::ClientConfig;
 
 use crate::campaign::interrupt::Interrupt;
-use crate::campaign::servers::{Protocol, Reached, ServerWish, reach};
+use crate::campaign::servers::{Reached, ServerWish, reach};
 use crate::cli::bench::args::BenchArgs;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::length_of_time;
@@ -22,6 +22,7 @@ use crate::rng;
 use crate::target::openai::TimeLimits;
 use crate::target::openai::ask::Api;
 use crate::target::openai::discover::Wish;
+use crate::target::openai::protocol::Protocol;
 use crate::target::openai::ready::Patience;
 
 /// Where a key is looked for when no file is named.
@@ -69,7 +70,7 @@ pub struct ServerArgs {
     /// Threads that send and read, each on a core of its own where there are enough; 1 is the generator's own thread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub client_threads: u32,
-    /// Ask over HTTP/2: many requests on few connections, on one thread of its own; the server must speak it
+    /// Ask over HTTP/2 and nothing else: many requests on few connections, on one thread of its own; the server must speak it
     #[arg(long, conflicts_with = "client_threads")]
     pub http2: bool,
     /// Page with the server's own counters, once a second [default: its /metrics, where it has one]
@@ -134,16 +135,11 @@ fn more(text: &str) -> Result<String, String> {
     Ok(text[1..text.len() - 1].to_owned())
 }
 
-/// What an encrypted connection to `endpoint` is made with.
+/// What an encrypted connection to `endpoint` is made with, over which this protocol is to be spoken.
 ///
 /// # Errors
 /// When a certificate cannot be read.
-pub(super) fn tls(server: &ServerArgs, endpoint: &Endpoint) -> anyhow::Result<Option<Arc<ClientConfig>>> {
-    trusting(server, endpoint, "http/1.1")
-}
-
-/// The same for this protocol.
-fn trusting(server: &ServerArgs, endpoint: &Endpoint, protocol: &str) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+pub(super) fn tls(server: &ServerArgs, endpoint: &Endpoint, protocol: &str) -> anyhow::Result<Option<Arc<ClientConfig>>> {
     let trust = match (&server.ca_file, server.insecure) {
         (Some(file), _) => Trust::File(file.clone()),
         (None, true) => Trust::Anybody,
@@ -161,7 +157,8 @@ pub(super) fn client(server: &ServerArgs, endpoint: &Endpoint) -> anyhow::Result
     if let Some(key) = key(server)? {
         headers.push(("Authorization".to_owned(), format!("Bearer {key}")));
     }
-    Ok(Client { endpoint: endpoint.clone(), tls: tls(server, endpoint)?, headers, timeout: EXCHANGE })
+    let tls = tls(server, endpoint, if server.http2 { "h2" } else { "http/1.1" })?;
+    Ok(Client { endpoint: endpoint.clone(), tls, headers, timeout: EXCHANGE, http2: server.http2 })
 }
 
 /// Waits for the server of `client`, and finds out how it is asked.
@@ -183,11 +180,7 @@ pub(super) fn connect(
         ApiArg::Chat => Api::Chat,
         ApiArg::Responses => Api::Responses,
     });
-    let protocol = if server.http2 {
-        Protocol::Http2 { tls: trusting(server, &client.endpoint, "h2")? }
-    } else {
-        Protocol::Http1 { threads: server.client_threads }
-    };
+    let protocol = if server.http2 { Protocol::Http2 } else { Protocol::Http1 { threads: server.client_threads } };
     let wish = ServerWish {
         client,
         model: args.target.model.clone(),

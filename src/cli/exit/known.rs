@@ -32,7 +32,6 @@ use crate::store::runs::StoreError;
 use crate::table::read::TableError;
 use crate::target::in_process::StartError;
 use crate::target::openai::discover::DiscoverError;
-use crate::target::openai::http2::NoHttp2;
 use crate::target::openai::ready::NotReady;
 use crate::telemetry::select::UnknownGpu;
 use crate::telemetry::visible::AmbiguousOrder;
@@ -80,7 +79,6 @@ fn by_type(link: &(dyn Error + 'static)) -> Option<Exit> {
         |link| link.is::<NotReady>(),
         |link| link.is::<DiscoverError>(),
         |link| link.is::<ServeError>(),
-        |link| link.is::<NoHttp2>(),
     ];
     const BUSY: &[fn(&(dyn Error + 'static)) -> bool] = &[|link| link.is::<GpuBusy>()];
     let any = |types: &[fn(&(dyn Error + 'static)) -> bool]| types.iter().any(|is| is(link));

@@ -4,14 +4,14 @@
 //! no request is left waiting when the thread dies.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -90,6 +90,15 @@ pub(super) struct Account {
     gone: AtomicBool,
     /// The thread ended before its time.
     dead: AtomicBool,
+    /// The first failure of each class, in words.
+    said: Mutex<BTreeMap<FailureKind, String>>,
+}
+
+impl Account {
+    /// A panic while it was held leaves words that are whole.
+    fn said(&self) -> MutexGuard<'_, BTreeMap<FailureKind, String>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The thread's way to report. Clones report into the same ring.
@@ -118,6 +127,11 @@ impl Reporter {
             self.open.borrow_mut().remove(&event.slot.0);
         }
         self.sink.borrow_mut().report(event);
+    }
+
+    /// Notes what a failure said, before it is reported; the first of its class is kept.
+    pub(super) fn note(&self, kind: FailureKind, said: &str) {
+        self.account.said().entry(kind).or_insert_with(|| said.to_owned());
     }
 
     /// Keeps the account.
@@ -245,6 +259,10 @@ impl Target for Apart {
             decode_tokens: read(&self.account.decode_tokens),
             ..TargetCounters::default()
         }
+    }
+
+    fn said(&self, kind: FailureKind) -> Option<String> {
+        self.account.said().get(&kind).cloned()
     }
 
     fn client_threads(&self) -> Vec<ThreadUse> {

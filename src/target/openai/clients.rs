@@ -7,12 +7,13 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::{Monotonic, Nanos, ThreadUse};
+use crate::record::request::FailureKind;
 use crate::record::target::{TargetCounters, TargetIdentity};
 use crate::target::openai::Server;
 use crate::target::openai::apart::{Apart, Closed, Inbox, Message, Reporter};
 use crate::target::openai::reactor::OpenAi;
 use crate::target::several::Several;
-use crate::target::{Event, Slot, Spread, Target};
+use crate::target::{Event, EventKind, Slot, Spread, Target};
 use crate::workload::request::Request;
 
 /// How long a client's thread waits at most before it looks at its time limits.
@@ -64,14 +65,22 @@ fn serve(server: Arc<Server>, clock: Monotonic, inbox: &Inbox, reporter: &Report
                 Err(Closed) => return Ok(()),
             }
         }
-        while let Some(event) = client.next_event() {
-            reporter.report(event);
-        }
+        hand_over(&mut client, reporter);
         client.doze(std::time::Duration::from_nanos(LOOK.0));
-        while let Some(event) = client.next_event() {
-            reporter.report(event);
-        }
+        hand_over(&mut client, reporter);
         reporter.keep(client.counters(), !client.is_alive());
+    }
+}
+
+/// Reports what happened, and what failures said.
+fn hand_over(client: &mut OpenAi, reporter: &Reporter) {
+    while let Some(event) = client.next_event() {
+        if let EventKind::Failed(kind) = event.kind
+            && let Some(said) = client.said(kind)
+        {
+            reporter.note(kind, &said);
+        }
+        reporter.report(event);
     }
 }
 
@@ -103,6 +112,10 @@ impl Target for Clients {
 
     fn is_alive(&self) -> bool {
         self.threads.is_alive()
+    }
+
+    fn said(&self, kind: FailureKind) -> Option<String> {
+        self.threads.said(kind)
     }
 
     fn events_lost(&self) -> u64 {

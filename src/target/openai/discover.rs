@@ -13,11 +13,11 @@ use crate::record::server::{RepeatProbe, TokenSource};
 use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::target::openai::ask::{Api, Manner, PromptForm};
-use crate::target::openai::reactor::OpenAi;
+use crate::target::openai::protocol::Protocol;
 use crate::target::openai::ready::Served;
 use crate::target::openai::words::WordRate;
 use crate::target::openai::{Server, TimeLimits};
-use crate::target::{EventKind, Slot, Target};
+use crate::target::{EventKind, Slot};
 use crate::workload::request::{Prompt, Request, Sampling};
 
 /// Ids of a vocabulary whose size nobody told: every vocabulary of today is larger.
@@ -256,7 +256,9 @@ impl Probe<'_> {
             tag: format!("probe-{:x}-{which}", self.seed),
         };
         let clock = Monotonic::start();
-        let mut target = OpenAi::new(Arc::new(server), clock)?;
+        let protocol = if self.client.http2 { Protocol::Http2 } else { Protocol::Http1 { threads: 1 } };
+        let mut target = protocol.client(Arc::new(server), clock)?;
+        target.wake_this_thread();
         let prompt = self.prompt(which, prompt);
         target.submit(Request { id: 0, prompt, output_tokens: tokens, sampling: Sampling::default(), session: None }, Slot(0));
         let mut asked = Asked::default();
@@ -271,7 +273,7 @@ impl Probe<'_> {
                     EventKind::Reckoned(count) => asked.count = count,
                     EventKind::Completed => return Ok(asked),
                     EventKind::Failed(kind) => {
-                        let said = target.failures().get(&kind).map_or_else(String::new, |(_, said)| said.clone());
+                        let said = target.said(kind).unwrap_or_default();
                         asked.failure = Some((kind, said));
                         return Ok(asked);
                     }

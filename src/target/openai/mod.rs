@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod http2;
 pub mod loopback;
 mod pool;
+pub mod protocol;
 pub mod reactor;
 pub mod ready;
 pub mod reckoning;

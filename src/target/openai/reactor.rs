@@ -385,6 +385,10 @@ impl Target for OpenAi {
         !self.gone
     }
 
+    fn said(&self, kind: FailureKind) -> Option<String> {
+        self.failures.get(&kind).map(|(_, said)| said.clone())
+    }
+
     fn counters(&self) -> TargetCounters {
         self.tally.counters
     }

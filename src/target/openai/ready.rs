@@ -37,9 +37,9 @@ pub enum NotReady {
         /// How many there were.
         tries: u32,
     },
-    /// It is there, and not believed.
+    /// It is there, and not believed, or speaks something else.
     #[error(transparent)]
-    NotBelieved(ExchangeError),
+    NoAgreement(ExchangeError),
     /// It is there and not ready.
     #[error("{server} is not ready after {seconds:.0} s: {said}. See its own log, or wait longer with `--wait-ready`")]
     StillLoading {
@@ -126,7 +126,7 @@ pub fn served(
                 tell(waited, &format!("{}: {}", answer.head.status, answer.said()));
             }
             Ok(answer) => break answer,
-            Err(error @ ExchangeError::Encryption { .. }) => return Err(NotReady::NotBelieved(error)),
+            Err(error @ (ExchangeError::Encryption { .. } | ExchangeError::NoHttp2 { .. })) => return Err(NotReady::NoAgreement(error)),
             Err(error) => {
                 if tries >= TRIES && waited >= patience.absent {
                     return Err(NotReady::Unreachable { error, tries });

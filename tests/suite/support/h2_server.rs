@@ -1,4 +1,4 @@
-//! A server that streams over HTTP/2 as a script says: tokens, faults of single streams, and goodbyes of whole connections.
+//! A server that speaks HTTP/2 alone and streams as a script says: tokens, faults of single streams, and goodbyes of whole connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -154,12 +154,15 @@ async fn told(
     fault: Option<Fault>,
     seen: &Seen,
 ) -> Option<()> {
-    let mut body = request.into_body();
+    let (path, mut body) = (request.uri().path().to_owned(), request.into_body());
     let mut text = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece.ok()?;
         body.flow_control().release_capacity(piece.len()).ok()?;
         text.extend_from_slice(&piece);
+    }
+    if path != "/v1/completions" {
+        return page(&path, respond);
     }
     let asked: serde_json::Value = serde_json::from_slice(&text).unwrap();
     seen.bodies.lock().unwrap().push(String::from_utf8(text).unwrap());
@@ -203,8 +206,21 @@ async fn told(
             }
         }
     }
-    let usage = format!("data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":20,\"completion_tokens\":{tokens}}}}}\n\ndata: [DONE]\n\n");
+    let prompt_tokens = asked["prompt"].as_array().map_or(20, Vec::len);
+    let usage = format!(
+        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt_tokens},\"completion_tokens\":{tokens}}}}}\n\ndata: [DONE]\n\n"
+    );
     stream.send_data(Bytes::from(usage), true).ok()
+}
+
+/// What it serves; everything else that is no completion is not there.
+fn page(path: &str, respond: &mut SendResponse<Bytes>) -> Option<()> {
+    let (status, text) = match path {
+        "/v1/models" => (200, r#"{"object":"list","data":[{"id":"scripted","max_model_len":8192}]}"#),
+        _ => (404, r#"{"error":{"message":"no such path"}}"#),
+    };
+    let head = http::Response::builder().status(status).header("content-type", "application/json").body(()).unwrap();
+    respond.send_response(head, false).ok()?.send_data(Bytes::from_static(text.as_bytes()), true).ok()
 }
 
 /// Takes HTTP/1.1 alone: whatever else comes gets 400 in it.
@@ -220,8 +236,18 @@ pub(crate) fn http1_only() -> SocketAddr {
                 let mut room = [0; 1024];
                 let _ = socket.read(&mut room).await;
                 let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+                // Closed with something unread, the answer might be lost on its way.
+                while socket.read(&mut room).await.is_ok_and(|length| length > 0) {}
             }
         });
     });
+    addr
+}
+
+/// Takes connections and closes them at once: nothing stands behind it yet.
+pub(crate) fn closes_at_once() -> SocketAddr {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
     addr
 }

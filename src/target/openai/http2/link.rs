@@ -3,35 +3,16 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
-use h2::{Ping, Reason};
-use rustls::ClientConfig;
+use h2::Reason;
+use h2::client::SendRequest;
 use tokio::time::timeout;
 
-use crate::http::endpoint::{Address, Endpoint};
-use crate::http::stream::Stream;
+use crate::http::http2::{OpenError, Opened, Peer, open};
 use crate::record::request::FailureKind;
 use crate::target::openai::exchange::Failure;
-use crate::target::openai::http2::socket::Socket;
-
-/// What the server may send unread: of one answer, and of all. More than any network holds, so that nobody waits for it.
-const WINDOW: u32 = 4 << 20;
-const WINDOW_OF_ALL: u32 = 64 << 20;
-
-/// A server by address, and how it is talked to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer<'a> {
-    /// As it was named.
-    pub(super) endpoint: &'a Endpoint,
-    /// The one of its addresses that answers.
-    pub(super) address: &'a Address,
-    /// What encrypted connections are made with; it offers `h2`.
-    pub(super) tls: Option<&'a Arc<ClientConfig>>,
-}
 
 /// A connection.
 #[derive(Debug)]
@@ -82,36 +63,10 @@ impl Link {
     /// When there is none, or it speaks something else.
     pub(super) async fn open(peer: Peer<'_>, at_most: Duration) -> Result<Rc<Self>, Failure> {
         let late = |_| Failure::of(FailureKind::ConnectTimeout, format!("no connection within {:.1} s", at_most.as_secs_f64()));
-        timeout(at_most, Self::begin(peer)).await.map_err(late)?
-    }
-
-    async fn begin(peer: Peer<'_>) -> Result<Rc<Self>, Failure> {
-        let tls = peer.tls.filter(|_| peer.endpoint.tls).map(|config| (config, peer.endpoint.host.as_str()));
-        let connected = Stream::begin(peer.address, tls);
-        let socket = match connected {
-            Ok(stream) => Socket::connected(stream).await.map_err(|error| Failure::unreachable(&error))?,
-            Err(error) => return Err(Failure::unreachable(&error)),
-        };
-        if tls.is_some() && socket.protocol() != Some(b"h2") {
-            return Err(Failure::of(FailureKind::Unreachable, "it did not choose `h2` when it was offered"));
-        }
-        let spoken = |error: h2::Error| Failure::of(FailureKind::Unreachable, format!("it does not answer in HTTP/2 ({error})"));
-        let mut builder = Builder::new();
-        builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW_OF_ALL).enable_push(false);
-        let (sender, mut connection) = builder.handshake::<_, Bytes>(socket).await.map_err(spoken)?;
-        let ping = connection.ping_pong();
-        let over = Rc::new(Cell::new(false));
-        let ended = Rc::clone(&over);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection of HTTP/2 ended: {error}");
-            }
-            ended.set(true);
-        });
-        if let Some(mut ping) = ping {
-            // What the server allows stands in its first frame, which comes before the answer to this.
-            ping.ping(Ping::opaque()).await.map_err(spoken)?;
-        }
+        let Opened { sender, over } = timeout(at_most, open(peer)).await.map_err(late)?.map_err(|error| match error {
+            OpenError::Connect(error) => Failure::unreachable(&error),
+            error => Failure::of(FailureKind::Unreachable, error.to_string()),
+        })?;
         Ok(Rc::new(Self { sender, in_flight: Cell::new(0), answers: Cell::new(0), over }))
     }
 }

@@ -4,7 +4,6 @@
 //! limit of requests on each asks for. What is reported, what is a failure, and what is sent again is as over HTTP/1.1.
 
 mod link;
-mod socket;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Uri};
 use tokio::io::Interest;
 use tokio::runtime::Builder;
 use tokio::sync::Mutex;
@@ -25,15 +24,15 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use crate::clock::{Clock, Monotonic, Nanos};
-use crate::http::head::{Framing, Head};
+use crate::http::http2::socket::watched;
+use crate::http::http2::{Peer, head_of, headers_of, uri_of};
 use crate::record::request::FailureKind;
 use crate::target::openai::Server;
 use crate::target::openai::apart::{Apart, Closed, Inbox, Message, Reporter};
 use crate::target::openai::ask::Writer;
 use crate::target::openai::clients::Clients;
 use crate::target::openai::exchange::{Exchange, Failure, Together};
-use crate::target::openai::http2::link::{Link, Peer, Place, failure_of, is_broken, is_untouched};
-use crate::target::openai::http2::socket::watched;
+use crate::target::openai::http2::link::{Link, Place, failure_of, is_broken, is_untouched};
 use crate::target::openai::reckoning::Tally;
 use crate::target::{Event, EventKind, Slot};
 use crate::workload::request::Request;
@@ -42,27 +41,6 @@ use crate::workload::request::Request;
 const ACCOUNT: Duration = Duration::from_millis(20);
 /// How long the rest of an answer may take after its end.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// A server that cannot be asked over HTTP/2.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{server} does not speak HTTP/2: {problem}. Leave `--http2` out, or have the server offer it")]
-pub struct NoHttp2 {
-    /// Which.
-    pub server: String,
-    /// What it did.
-    pub problem: String,
-}
-
-/// Connects to `server` once, to see whether it speaks HTTP/2.
-///
-/// # Errors
-/// When it does not.
-pub fn greet(server: &Server) -> Result<(), NoHttp2> {
-    let no = |problem: String| NoHttp2 { server: server.endpoint.to_string(), problem };
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| no(error.to_string()))?;
-    let open = async { Link::open(peer_of(server), length(server.limits.connect)).await.map(|_| ()) };
-    LocalSet::new().block_on(&runtime, open).map_err(|failure| no(failure.message))
-}
 
 /// One thread that asks `server` over HTTP/2; its stamps come from `clock`.
 ///
@@ -118,15 +96,10 @@ impl Client {
     fn new(server: Arc<Server>, clock: Monotonic, reporter: Reporter) -> io::Result<Self> {
         let (endpoint, manner) = (&server.endpoint, server.manner.clone());
         let path = endpoint.path(manner.api.path());
-        let scheme = if endpoint.tls { "https" } else { "http" };
-        let uri = Uri::builder().scheme(scheme).authority(endpoint.authority()).path_and_query(&*path).build().map_err(io::Error::other)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        for (name, value) in &server.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(io::Error::other)?;
-            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(io::Error::other)?);
-        }
+        let uri = uri_of(endpoint, manner.api.path()).map_err(io::Error::other)?;
+        let mut headers = headers_of(&server.headers).map_err(io::Error::other)?;
+        headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.append(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let writer = Writer::new(manner, &endpoint.authority(), &path, &server.headers, &server.tag);
         let tally = RefCell::new(Tally::expecting(server.tokens_per_event));
         let (links, tasks) = (RefCell::default(), RefCell::default());
@@ -207,6 +180,7 @@ impl Client {
         }
         let Some(failure) = exchange.failure() else { return self.tell(slot, at, EventKind::Completed) };
         tracing::debug!("a request failed ({:?}): {}", failure.kind, failure.message);
+        self.reporter.note(failure.kind, &failure.message);
         if let Some(wait) = failure.retry_after {
             self.tell(slot, at, EventKind::RetryAfter(Nanos::from_secs_f64(wait.as_secs_f64())));
         }
@@ -311,18 +285,5 @@ impl Client {
         let mut links = self.links.borrow_mut();
         links.retain(|link| !link.is_over());
         links.iter().find_map(Link::place)
-    }
-}
-
-/// The head of an answer, as far as it matters.
-fn head_of(response: &Response<RecvStream>) -> Head {
-    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    Head {
-        status: response.status().as_u16(),
-        framing: Framing::UntilClose,
-        keep_alive: true,
-        event_stream: text(CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream")),
-        retry_after: text(RETRY_AFTER).and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
-        server: None,
     }
 }

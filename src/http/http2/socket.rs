@@ -11,21 +11,24 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use crate::http::stream::Stream;
 
 /// `owner` with its descriptor watched, so that a task can wait for it.
-pub(super) fn watched<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+///
+/// # Errors
+/// When the system does not watch it.
+pub fn watched<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     #[expect(deprecated, reason = "its successor is unsafe for owners that may change their descriptor; those here keep theirs")]
     AsyncFd::with_interest(owner, interest)
 }
 
 /// A connection that a task waits for.
 #[derive(Debug)]
-pub(super) struct Socket(AsyncFd<Stream>);
+pub struct Socket(AsyncFd<Stream>);
 
 impl Socket {
     /// Waits until `stream` is connected, and encrypted where it is to be.
     ///
     /// # Errors
     /// When it does not come to that.
-    pub(super) async fn connected(stream: Stream) -> io::Result<Self> {
+    pub async fn connected(stream: Stream) -> io::Result<Self> {
         let mut socket = watched(stream, Interest::READABLE | Interest::WRITABLE)?;
         // Readiness before there is a connection is of no use; the first to come is that there is one.
         socket.writable().await?.retain_ready();
@@ -41,7 +44,8 @@ impl Socket {
     }
 
     /// The protocol that both sides agreed on, where it is encrypted.
-    pub(super) fn protocol(&self) -> Option<&[u8]> {
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
         self.0.get_ref().protocol()
     }
 

@@ -1,7 +1,10 @@
 //! A server that answers at once, whoever asks whatever: what a client of HTTP can do at most on this machine.
 //!
-//! One thread. An answer has its tokens one an event, and each event is written by itself, as a server that streams does; so
-//! the two threads share the work about evenly, and what is measured against it is a bound from below.
+//! One thread, that speaks what is to be measured. An answer has its tokens one an event, and no two events of it are written
+//! together, as a server that streams does; so the two threads share the work about evenly, and what is measured against it is a
+//! bound from below.
+
+mod http2;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,6 +15,8 @@ use std::thread::JoinHandle;
 use memchr::memmem;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
+
+use crate::target::openai::protocol::Protocol;
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 const EVENT: &str = r#"{"id":"cmpl-0","object":"text_completion","created":0,"model":"loopback","choices":[{"index":0,"text":" the","finish_reason":null}]}"#;
@@ -30,16 +35,20 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// One whose answers have so many tokens.
+    /// One that speaks this, and whose answers have so many tokens.
     ///
     /// # Errors
     /// When the system gives no port, descriptor or thread.
-    pub fn start(tokens: u32) -> io::Result<Self> {
+    pub fn start(tokens: u32, protocol: Protocol) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (address, stop) = (listener.local_addr()?, Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?));
-        let served = Served { listener, stop: Arc::clone(&stop), connections: Vec::new(), answer: Answer::of(tokens) };
+        let stopped = Arc::clone(&stop);
         let serve = move || {
-            if let Err(error) = served.serve() {
+            let served = match protocol {
+                Protocol::Http1 { .. } => Served { listener, stop: stopped, connections: Vec::new(), answer: Answer::of(tokens) }.serve(),
+                Protocol::Http2 => http2::serve(listener, stopped, tokens),
+            };
+            if let Err(error) = served {
                 tracing::debug!("the loopback server ended: {error}");
             }
         };
@@ -57,7 +66,18 @@ impl Drop for Loopback {
     }
 }
 
-/// An answer as it is written, again and again.
+/// An event with a token, as it stands in a stream.
+fn event() -> String {
+    format!("data: {EVENT}\n\n")
+}
+
+/// What ends a stream of so many tokens.
+fn end(tokens: u32) -> String {
+    let usage = format!(r#"{{"choices":[],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens}}}}}"#);
+    format!("data: {usage}\n\ndata: [DONE]\n\n")
+}
+
+/// An answer as it is written over HTTP/1.1, again and again.
 struct Answer {
     first: Vec<u8>,
     next: Vec<u8>,
@@ -68,9 +88,8 @@ struct Answer {
 impl Answer {
     fn of(tokens: u32) -> Self {
         let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len()).into_bytes();
-        let next = chunk(&format!("data: {EVENT}\n\n"));
-        let usage = format!(r#"{{"choices":[],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens}}}}}"#);
-        let last = [chunk(&format!("data: {usage}\n\ndata: [DONE]\n\n")), b"0\r\n\r\n".to_vec()].concat();
+        let next = chunk(&event());
+        let last = [chunk(&end(tokens)), b"0\r\n\r\n".to_vec()].concat();
         Self { first: [HEAD, &next].concat(), next, last, tokens }
     }
 
@@ -83,6 +102,7 @@ impl Answer {
     }
 }
 
+/// What speaks HTTP/1.1.
 struct Served {
     listener: TcpListener,
     stop: Arc<OwnedFd>,
