@@ -177,7 +177,8 @@ fn a_starved_generator_is_called_saturated_and_never_a_knee() {
         other.kill().unwrap();
         other.wait().unwrap();
     }
-    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    // Where the first levels still came out well the budget is over before anything is decided: no number either.
+    assert!([Some(4), Some(5)].contains(&output.status.code()), "{}", stderr(&output));
     let run = saved(data.path());
     let saturated =
         |invalid: &Invalid| matches!(invalid, Invalid::GeneratorSaturated { .. } | Invalid::SendLag { .. } | Invalid::Paused { .. });
