@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
 use csv::{ErrorKind, ReaderBuilder, StringRecord};
+use memchr::memchr2;
 use serde_json::Value;
 
 use crate::table::row::Row;
@@ -153,23 +154,28 @@ enum Lines {
     Json(Box<dyn BufRead + Send>),
 }
 
-/// Hands out one line a read, and so knows on which line the reader above it is: CRLF, blank lines and all.
+/// Hands out one line a read, and so knows on which line the reader above it is: CRLF, blank lines, and the lone `\r` that ends a row
+/// of CSV as well.
 struct LineByLine {
     bytes: Box<dyn BufRead + Send>,
     /// Lines begun.
     line: u64,
     /// Bytes of this line handed out, 0 at its beginning.
     handed_out: u64,
+    /// The last line ended with `\r`: a `\n` right behind it belongs to it.
+    after_return: bool,
 }
 
 impl Read for LineByLine {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let ahead = self.bytes.fill_buf()?;
-        let line_end = ahead.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        let torn = std::mem::take(&mut self.after_return) && ahead.first() == Some(&b'\n');
+        let line_end = memchr2(b'\n', b'\r', ahead).map(|at| if ahead[at..].starts_with(b"\r\n") { at + 2 } else { at + 1 });
         let count = line_end.unwrap_or(ahead.len()).min(into.len());
         into[..count].copy_from_slice(&ahead[..count]);
+        self.after_return = line_end == Some(count) && into[..count].ends_with(b"\r");
         self.bytes.consume(count);
-        if self.handed_out == 0 && count > 0 {
+        if self.handed_out == 0 && count > 0 && !torn {
             self.line += 1;
         }
         self.handed_out = if line_end == Some(count) { 0 } else { self.handed_out + count as u64 };
@@ -209,7 +215,8 @@ impl Table {
                 table.look_ahead()?;
             }
             Some(_) => {
-                let mut reader = Box::new(ReaderBuilder::new().from_reader(LineByLine { bytes, line: 0, handed_out: 0 }));
+                let mut reader =
+                    Box::new(ReaderBuilder::new().from_reader(LineByLine { bytes, line: 0, handed_out: 0, after_return: false }));
                 let columns: Vec<String> = match reader.headers() {
                     Ok(header) => header.iter().map(|name| name.trim().to_owned()).collect(),
                     Err(error) => return Err(table.csv_error(error)),

@@ -245,6 +245,8 @@ fn bytes_around_the_rows_do_not_change_the_rows() {
         format!("{text}\n").into_bytes(),
         format!("\u{feff}{text}").into_bytes(),
         text.replace('\n', "\r\n").into_bytes(),
+        text.replace('\n', "\r").into_bytes(),
+        text.replace("\n1", "\r1").into_bytes(),
         format!("\u{feff}{}\r\n", text.replace('\n', "\r\n")).into_bytes(),
         text.replace(',', " , ").into_bytes(),
         gzip(text),
@@ -253,6 +255,11 @@ fn bytes_around_the_rows_do_not_change_the_rows() {
         [gzip("arrival_s,input_tokens,output_tokens\n0,10,1\n"), gzip("1,20,2\n2,30,3")].concat(),
     ] {
         assert_eq!(read(&bytes), expected, "{}", String::from_utf8_lossy(&bytes));
+    }
+    // Wherever what is read at once ends: a line end that it cuts in two is one.
+    for spaces in (1 << 16) - 48..(1 << 16) - 32 {
+        let torn = text.replacen("0,10,1\n", &format!("0,10,1{}\r\n", " ".repeat(spaces)), 1);
+        assert_eq!(read(torn.as_bytes()), expected, "{spaces} spaces");
     }
     let blank = read(text.replace("1,20", "\r\n\n1,20").as_bytes());
     assert_eq!(blank.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 5, 6], "blank lines are no rows, but lines");
