@@ -7,6 +7,9 @@ use serde_json::{Deserializer, Value};
 
 use crate::interchange::error::ImportError;
 
+/// Larger than any length of time in nanoseconds or any rate, and so small that no sum or product of figures leaves the numbers.
+const FIGURE_AT_MOST: f64 = 1e18;
+
 /// All documents of a file: one, or one a line.
 ///
 /// # Errors
@@ -100,11 +103,14 @@ impl<'a> Node<'a> {
         self.value.as_bool()
     }
 
-    /// A finite number, 0 or more: no figure of these formats is below.
+    /// A number, 0 or more: no figure of these formats is below, and none is beyond [`FIGURE_AT_MOST`].
     pub(super) fn number(&self) -> Result<f64, ImportError> {
         let number = self.value.as_f64().ok_or_else(|| self.wrong(format!("is {} and no number", self.kind())))?;
         if !number.is_finite() || number < 0.0 {
             return Err(self.wrong(format!("is `{number}`, and can be no less than 0")));
+        }
+        if number > FIGURE_AT_MOST {
+            return Err(self.wrong(format!("is `{number}`, and can be no more than {FIGURE_AT_MOST:e}")));
         }
         Ok(number)
     }

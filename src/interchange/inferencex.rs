@@ -118,8 +118,8 @@ fn point(document: &Node<'_>) -> Result<Point, ImportError> {
     let gpus = u32::try_from(gpus).ok().filter(|gpus| *gpus > 0).ok_or_else(|| document.wrong(format!("says `{gpus}` GPUs")))?;
     let osl = document.field("osl")?;
     let output_tokens = osl.number()?;
-    if output_tokens <= 0.0 {
-        return Err(osl.wrong("is `0`, so that calls cannot be told from tokens"));
+    if output_tokens < 1.0 {
+        return Err(osl.wrong(format!("is `{output_tokens}`, so that calls cannot be told from tokens: an answer has one at least")));
     }
     let latency = |name: &str| quantiles(document, name, "", 1e3);
     Ok(Point {

@@ -68,6 +68,24 @@ fn a_latency_that_is_zero_throughout_is_none() {
 }
 
 #[test]
+fn a_figure_that_would_leave_the_numbers_is_refused_with_its_field() {
+    let cases = [
+        // Seconds become milliseconds, figures of a GPU those of all: what is just below the largest number would be infinite.
+        ("agg_gptoss_tp4_conc64.json", "output_tput_per_gpu", 1e308),
+        ("agg_gptoss_tp4_conc64.json", "mean_ttft", 1e308),
+        ("agg_gptoss_tp4_conc64.json", "osl", 1e-300),
+        ("vllm-6.0qps.json", "request_throughput", 1e19),
+    ];
+    for (file, field, figure) in cases {
+        let text = String::from_utf8(bytes(file)).unwrap().replace("Infinity", "null");
+        let mut document = serde_json::from_str::<Value>(&text).unwrap();
+        document[field] = figure.into();
+        let refused = read("x", document.to_string().as_bytes(), None).unwrap_err().to_string();
+        assert!(refused.contains(&format!("`{field}` is `")), "{refused}");
+    }
+}
+
+#[test]
 fn arrivals_behind_a_cap_are_said_and_their_wait_is_in_the_end_to_end_latency() {
     // Python's `Infinity` is no JSON.
     let text = String::from_utf8(bytes("vllm-6.0qps.json")).unwrap().replace("Infinity", "null");
