@@ -1,16 +1,18 @@
 //! `bench --target URL` through the program: what stands in the way is said with a remedy, and what was measured is kept.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use plimsoll::http::client::Client;
 use plimsoll::record::run::{RunRecord, RunStatus};
 use plimsoll::record::server::TokenSource;
 use plimsoll::record::verdict::Invalid;
 use plimsoll::store::runs::{RunStore, load};
+use plimsoll::target::openai::ready::{NotReady, Patience, served};
 
 use crate::support::openai::OpenAiServer;
 use crate::support::openai::script::{Behaviour, Flavour};
@@ -60,6 +62,26 @@ fn a_server_that_comes_up_is_waited_for() {
         let output = bench(&url, data.path(), &["--wait-ready", "30s", "--quick", "--budget", "4s"]).output().unwrap();
         assert!([0, 4, 5].contains(&output.status.code().unwrap()), "{}", stderr(&output));
     });
+}
+
+#[test]
+fn a_model_that_is_named_needs_no_list_of_models_from_a_server_in_good_health() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut asked) = (stream.unwrap(), [0; 1024]);
+            let length = stream.read(&mut asked).unwrap();
+            let status = if asked[..length].starts_with(b"GET /health ") { 200 } else { 500 };
+            let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let client = Client { endpoint, tls: None, headers: Vec::new(), timeout: Duration::from_secs(5) };
+    let patience = Patience { loading: Duration::ZERO, absent: Duration::ZERO };
+    let served = |model| served(&client, model, patience, &mut |_, _| {}, &|| false);
+    assert_eq!(served(Some("mine")).unwrap().model, "mine");
+    // Without a name nobody knows what to ask for.
+    assert!(matches!(served(None), Err(NotReady::StillLoading { .. })));
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub fn served(
             Ok(answer) if matches!(answer.head.status, 401 | 403) => {
                 return Err(NotReady::Unauthorised { server: server(), said: answer.said() });
             }
+            // A list that fails for good, as transformers' does without a folder of its own, keeps nobody from a model that was named.
+            Ok(answer) if answer.head.status == 500 && asked.is_some() && is_healthy(client) => break answer,
             Ok(answer) if answer.head.status >= 500 => {
                 if waited >= patience.loading {
                     return Err(NotReady::StillLoading { server: server(), seconds: waited.as_secs_f64(), said: answer.said() });
@@ -150,6 +152,11 @@ pub fn served(
     };
     identify(client, &mut served);
     Ok(served)
+}
+
+/// Whether it says that it serves, where it has a path for that.
+fn is_healthy(client: &Client) -> bool {
+    client.get("/health").is_ok_and(|answer| answer.head.status == 200)
 }
 
 /// What the list of models says.
