@@ -1,5 +1,6 @@
 //! A server over HTTP as a target: what it does is recorded as what it is, each fault by its name.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use plimsoll::load::{Chunks, Manner as DriveManner, drive};
 use plimsoll::record::request::{Ending, FailureKind, RequestRecord};
 use plimsoll::record::target::TargetIdentity;
 use plimsoll::target::Target;
-use plimsoll::target::openai::ask::{Api, Manner, PromptForm};
+use plimsoll::target::openai::ask::{Api, Manner, PromptForm, RequestIds};
 use plimsoll::target::openai::reactor::OpenAi;
 use plimsoll::target::openai::words::WordRate;
 use plimsoll::target::openai::{Server, TimeLimits};
@@ -131,7 +132,8 @@ fn every_interface_and_dialect_streams_what_was_asked() {
             let truth = server.stop();
             assert_eq!(truth.connections, 4, "connections are kept");
             assert!(truth.requests[0].text.contains("X-Tenant: blue"));
-            assert!(truth.requests[0].id.as_deref().unwrap().starts_with("test-"));
+            let first = RequestIds::tagged("test").of(0).to_string();
+            assert!(truth.requests.iter().any(|request| request.id.as_ref() == Some(&first)), "{first}");
         }
     }
 }
@@ -147,6 +149,21 @@ fn prompts_are_as_long_as_asked_and_answers_are_forced() {
     for wanted in ["\"ignore_eos\":true", "\"min_tokens\":8", "\"max_tokens\":8", "\"include_usage\":true", "\"temperature\":0"] {
         assert!(text.contains(wanted), "{text}");
     }
+}
+
+#[test]
+fn requests_have_ids_of_their_own_that_are_uuids() {
+    // llama-cpp-python's server answers 400 to any other.
+    let server = OpenAiServer::start(|_| Behaviour::default());
+    against(&server, Api::Completions, 2, 6);
+    let ids: HashSet<String> = server.stop().requests.iter().map(|request| request.id.clone().unwrap_or_default()).collect();
+    assert_eq!(ids.len(), 6, "{ids:?}");
+    for id in ids {
+        assert_eq!(id.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{id}");
+        assert!(id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()), "{id}");
+        assert_eq!((&id[14..15], &id[19..20]), ("8", "8"), "version and variant: {id}");
+    }
+    assert_ne!(RequestIds::tagged("one").of(7).to_string(), RequestIds::tagged("two").of(7).to_string());
 }
 
 #[test]

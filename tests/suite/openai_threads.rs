@@ -69,7 +69,7 @@ fn three_threads_send_the_same_requests_and_record_the_same_as_one() {
         assert_eq!((target.identity().devices, target.counters_by_device().len()), (4, 1), "it is one server");
         assert_eq!(target.events_lost(), 0);
         let mut sent: Vec<_> = server.stop().requests.into_iter().map(|request| (request.id.clone().unwrap(), request.text)).collect();
-        sent.retain(|(id, _)| id.rsplit('-').next().unwrap().parse::<u32>().unwrap() < 120);
+        sent.retain(|(id, _)| u64::from_str_radix(id.rsplit('-').next().unwrap(), 16).unwrap() < 120);
         sent.sort();
         (plain(&records, 120), sent)
     };

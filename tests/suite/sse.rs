@@ -56,8 +56,7 @@ fn heard(wire: &[u8], cuts: &[usize]) -> Heard {
     }
     let (count, counted) = (answer.token_count(), answer.counted());
     assert_eq!(tokens, counted);
-    // When usage comes along is a matter of cuts; what it says is not.
-    Heard { count: TokenCount { running: false, ..count }, counted, failure: answer.failure().map(|failure| failure.kind), ended }
+    Heard { count, counted, failure: answer.failure().map(|failure| failure.kind), ended }
 }
 
 #[test]
@@ -103,6 +102,14 @@ fn a_stream_that_another_request_broke_off_is_no_answer() {
 }
 
 #[test]
+fn a_stream_that_ends_with_done_alone_was_broken_off_however_many_tokens_it_had() {
+    // llama-cpp-python, when another request comes in the middle.
+    let wire = streamed("data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}\n\ndata: [DONE]\n\n");
+    let told = heard(&wire, &[usize::MAX]);
+    assert_eq!((told.counted, told.failure, told.ended), (1, Some(FailureKind::Truncated), true));
+}
+
+#[test]
 fn a_token_without_a_text_came_with_the_end_wherever_that_was_cut() {
     let event =
         "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}],\"usage\":{\"completion_tokens\":1}}\n\ndata: [DONE]\n\n";
@@ -116,6 +123,54 @@ fn a_token_without_a_text_came_with_the_end_wherever_that_was_cut() {
         let heard = answer.feed(&wire.as_bytes()[..cut], &TokensPerEvent::default());
         assert_eq!((heard.tokens, heard.ended, answer.failure()), (1, true, None), "cut at {cut}");
     }
+}
+
+/// A stream in answer to a request, ended by the end of its connection.
+fn streamed(events: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{events}").into_bytes()
+}
+
+#[test]
+fn what_comes_behind_the_end_says_nothing_whether_or_not_it_came_in_the_same_read() {
+    let token = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n";
+    let behind =
+        [token, "data: {\"error\":{\"message\":\"late\"}}\n\n", "data: {\n\n", "data: {\"usage\":{\"completion_tokens\":9}}\n\n", "dat"];
+    for behind in behind {
+        let wire = streamed(&format!("{token}data: [DONE]\n\n{behind}"));
+        let told = heard(&wire, &[usize::MAX]);
+        assert_eq!((told.counted, told.failure, told.ended), (1, None, true), "{behind}");
+        assert_eq!(told.count.output_by_usage, None, "{behind}");
+    }
+    // Nor does a framing that breaks there, or a body that ends inside an event.
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (event, end) in [("", "nonsense"), ("dat", "0\r\n\r\n")] {
+        let body = format!("{token}data: [DONE]\n\n{event}");
+        let mut answer = Answer::default();
+        let heard = answer.feed(format!("{head}{:x}\r\n{body}\r\n{end}", body.len()).as_bytes(), &TokensPerEvent::default());
+        assert_eq!((heard.tokens, heard.ended, answer.failure()), (1, true, None), "{event}{end}");
+        assert_eq!(heard.reusable, end != "nonsense", "a connection that says nonsense carries no other request");
+    }
+}
+
+#[test]
+fn a_count_beside_tokens_counts_the_same_however_many_events_came_in_one_read() {
+    let bare = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
+    let counted = "data: {\"choices\":[{\"text\":\"a\"}],\"usage\":{\"completion_tokens\":5}}\n\n";
+    for (events, tokens, running) in [([counted, bare], 6, true), ([bare, counted], 5, false)] {
+        let wire = streamed(&format!("{}data: [DONE]\n\n", events.concat()));
+        for cuts in [[usize::MAX], [1], [90]] {
+            let (mut answer, per_event) = (Answer::default(), TokensPerEvent::default());
+            let brought: u32 = wire.chunks(cuts[0].min(wire.len())).map(|piece| answer.feed(piece, &per_event).tokens).sum();
+            assert_eq!((brought, answer.token_count().running), (tokens, running), "{events:?} in pieces of {}", cuts[0]);
+        }
+    }
+}
+
+#[test]
+fn a_count_beyond_any_number_goes_no_further_than_it_can() {
+    let most = "data: {\"choices\":[{\"text\":\"a\"}],\"usage\":{\"completion_tokens\":4294967295}}\n\n";
+    let bare = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
+    assert_eq!(heard(&streamed(&format!("{most}{bare}data: [DONE]\n\n")), &[7]).counted, u32::MAX);
 }
 
 #[test]

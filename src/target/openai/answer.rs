@@ -108,7 +108,7 @@ impl Answer {
         let broken = loop {
             match body.next(&mut bytes) {
                 Ok(Some(piece)) => {
-                    if let Err(problem) = self.exchange.take(piece, &mut together) {
+                    if let Err(problem) = self.exchange.take(piece, &mut together, per_event) {
                         break Some(problem);
                     }
                 }
@@ -117,8 +117,9 @@ impl Answer {
             }
         };
         let whole = body.is_done();
-        let tokens = self.exchange.apply(together, per_event);
-        if let Some(problem) = broken {
+        let tokens = self.exchange.apply(together);
+        // Behind `[DONE]` broken chunks spoil the connection, not the answer.
+        if let Some(problem) = broken.filter(|_| !self.exchange.is_done()) {
             return Heard { tokens, ..self.fail(FailureKind::Malformed, problem) };
         }
         if whole {

@@ -1,5 +1,6 @@
 //! Requests as bytes: the head, the prompt as ids or words, and what forces an answer to its length.
 
+use std::fmt::{self, Display};
 use std::io::Write;
 
 use crate::target::openai::words::WordRate;
@@ -59,6 +60,28 @@ pub struct Manner {
     pub more: String,
 }
 
+/// Ids of one client's requests as the header has them: UUIDs (version 8, RFC 9562), for a server may answer 400 to anything else, as
+/// llama-cpp-python's does. The last digits count requests.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestIds(u64);
+
+impl RequestIds {
+    /// Those of a client that is told from others by `tag`.
+    #[must_use]
+    pub fn tagged(tag: &str) -> Self {
+        // FNV-1a.
+        Self(tag.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+    }
+
+    /// The id of a request by its number.
+    #[must_use]
+    pub fn of(self, number: u64) -> impl Display {
+        let (first, second, third) = (self.0 >> 32, self.0 >> 16 & 0xffff, 0x8000 | self.0 & 0xfff);
+        let (fourth, last) = (0x8000 | number >> 48 & 0x3fff, number & 0xffff_ffff_ffff);
+        fmt::from_fn(move |out| write!(out, "{first:08x}-{second:04x}-{third:04x}-{fourth:04x}-{last:012x}"))
+    }
+}
+
 /// Writes requests for one server.
 #[derive(Debug)]
 pub struct Writer {
@@ -67,8 +90,8 @@ pub struct Writer {
     head: Vec<u8>,
     /// The body up to the prompt.
     open: Vec<u8>,
-    /// Names requests apart from those of other runs.
-    tag: String,
+    /// Names requests apart from those of other clients.
+    ids: RequestIds,
     body: Vec<u8>,
 }
 
@@ -82,7 +105,7 @@ impl Writer {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         let open = format!("{{\"model\":{},", serde_json::Value::from(manner.model.as_str()));
-        Self { manner, head: head.into_bytes(), open: open.into_bytes(), tag: tag.to_owned(), body: Vec::new() }
+        Self { manner, head: head.into_bytes(), open: open.into_bytes(), ids: RequestIds::tagged(tag), body: Vec::new() }
     }
 
     /// Writes `request` behind `into`; its id goes along in `X-Request-Id`.
@@ -92,7 +115,7 @@ impl Writer {
         self.write_body(request, &mut body);
         into.extend_from_slice(&self.head);
         // Writing into memory does not fail.
-        let _ = write!(into, "X-Request-Id: {}-{}\r\nContent-Length: {}\r\n\r\n", self.tag, request.id, body.len());
+        let _ = write!(into, "X-Request-Id: {}\r\nContent-Length: {}\r\n\r\n", self.ids.of(request.id), body.len());
         into.extend_from_slice(&body);
         self.body = body;
     }

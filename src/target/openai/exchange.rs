@@ -88,31 +88,29 @@ impl Exchange {
     ///
     /// # Errors
     /// When it has no end.
-    pub fn take(&mut self, piece: &[u8], together: &mut Together) -> Result<(), String> {
+    pub fn take(&mut self, piece: &[u8], together: &mut Together, per_event: &TokensPerEvent) -> Result<(), String> {
+        if self.done || together.done {
+            // Its framing alone is still of interest.
+            return Ok(());
+        }
         if self.event_stream && self.is_good() {
-            let Self { events, tokenizer, text, .. } = self;
+            let Self { events, reckoning, tokenizer, text, .. } = self;
             let text = tokenizer.is_some().then_some(text);
-            return events.feed(piece, &mut hearing(together, text)).map_err(|error| error.to_string());
+            return events.feed(piece, &mut hearing(together, reckoning, per_event, text)).map_err(|error| error.to_string());
         }
         self.held.extend_from_slice(piece);
         if self.held.len() > BODY_AT_MOST { Err("the body has no end".to_owned()) } else { Ok(()) }
     }
 
     /// What came together is understood; returns the tokens that it brought.
-    pub fn apply(&mut self, together: Together, per_event: &TokensPerEvent) -> u32 {
+    pub fn apply(&mut self, together: Together) -> u32 {
         self.finished |= together.finishes;
         self.done |= together.done;
         if let Some(failure) = together.failure {
             self.failure.get_or_insert(failure);
         }
-        if together.events == 0 {
-            self.usage = together.usage.or(self.usage);
-            return 0;
-        }
-        // A usage beside tokens is a running count; one that stands alone at the end is no help for those before it.
-        let brought = self.reckoning.take(together.events, together.running, per_event);
         self.usage = together.usage.or(self.usage);
-        brought
+        together.brought
     }
 
     /// Whether `[DONE]` came: the request is over, though the body has perhaps not said its last.
@@ -132,21 +130,24 @@ impl Exchange {
                 _ => FailureKind::Rejected,
             };
             self.failure = Some(Failure { retry_after: self.retry_after, ..Failure::of(kind, format!("{}: {said}", self.status)) });
+        } else if self.done {
+            // What came behind the end says nothing, not even that it was cut off.
         } else if self.event_stream {
             let mut together = Together::default();
             let text = self.tokenizer.is_some().then_some(&mut self.text);
-            let cut = self.events.end(&mut hearing(&mut together, text));
-            tokens = self.apply(together, per_event);
+            let cut = self.events.end(&mut hearing(&mut together, &mut self.reckoning, per_event, text));
+            tokens = self.apply(together);
             if cut {
                 self.failure.get_or_insert(Failure::of(FailureKind::Truncated, "the stream ended inside an event"));
             }
         } else {
             let mut together = Together::default();
             let held = std::mem::take(&mut self.held);
-            hearing(&mut together, self.tokenizer.is_some().then_some(&mut self.text))(&held);
+            let text = self.tokenizer.is_some().then_some(&mut self.text);
+            hearing(&mut together, &mut self.reckoning, per_event, text)(&held);
             self.held = held;
             self.held.clear();
-            tokens = self.apply(together, per_event);
+            tokens = self.apply(together);
             self.finished |= self.failure.is_none();
         }
         tokens + self.judge()
@@ -168,11 +169,12 @@ impl Exchange {
         if self.failure.is_some() {
             return tokens;
         }
-        let ends = self.finished || self.done || self.usage.is_some();
+        // `[DONE]` is no reason: llama-cpp-python ends a stream with it when another request breaks in, whatever had come.
+        let ends = self.finished || self.usage.is_some();
         if self.reckoning.events == 0 {
             self.failure = Some(Failure::of(FailureKind::Empty, "the stream carried no token"));
         } else if !ends {
-            let what = "the stream ended without a reason to finish, `[DONE]` or usage";
+            let what = "the stream ended without a reason to finish or usage";
             self.failure = Some(Failure::of(FailureKind::Truncated, what));
         }
         tokens
@@ -218,10 +220,19 @@ impl Exchange {
     }
 }
 
-/// Puts each event with those that came together with it; its text behind `text`, where somebody counts it.
-fn hearing(together: &mut Together, mut text: Option<&mut String>) -> impl FnMut(&[u8]) {
+/// Puts each event with those that came together with it; its text behind `text`, where somebody counts it. What comes behind
+/// the end is passed over: whether it came along in the same read is chance.
+fn hearing(
+    together: &mut Together,
+    reckoning: &mut Reckoning,
+    per_event: &TokensPerEvent,
+    mut text: Option<&mut String>,
+) -> impl FnMut(&[u8]) {
     move |data| {
-        together.take(data);
+        if together.done {
+            return;
+        }
+        together.take(data, reckoning, per_event);
         if let Some(text) = &mut text {
             delta::append_text(data, text);
         }
@@ -240,17 +251,16 @@ fn said_by(body: &[u8]) -> String {
 /// What the events of one read say: they came together.
 #[derive(Debug, Default)]
 pub struct Together {
-    events: u32,
+    /// Tokens that they carried.
+    brought: u32,
     finishes: bool,
     done: bool,
     usage: Option<Usage>,
-    /// The server's count of tokens at the last event that carried some.
-    running: Option<u32>,
     failure: Option<Failure>,
 }
 
 impl Together {
-    fn take(&mut self, data: &[u8]) {
+    fn take(&mut self, data: &[u8], reckoning: &mut Reckoning, per_event: &TokensPerEvent) {
         if data == b"[DONE]" {
             self.done = true;
             return;
@@ -261,10 +271,10 @@ impl Together {
         match Delta::read(data) {
             Ok(delta) => {
                 self.finishes |= delta.finishes;
-                self.events += u32::from(delta.bears_tokens);
-                // A usage in the event that ends the answer counts it whole, and so do those before.
+                // A usage beside tokens is a running count; one that stands alone at the end is no help for those before it. Event by
+                // event, so that the sum does not depend on how many came in one read.
                 if delta.bears_tokens {
-                    self.running = delta.usage.map(|usage| usage.output);
+                    self.brought += reckoning.take(1, delta.usage.map(|usage| usage.output), per_event);
                 }
                 self.usage = delta.usage.or(self.usage);
                 if let Some(error) = delta.error {

@@ -54,7 +54,7 @@ pub struct Server {
     pub tokens_per_event: f64,
     /// Counts the tokens of answers, where there is one.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Begins the ids of requests: unique among clients.
+    /// Makes the ids of requests: unique among clients.
     pub tag: String,
 }
 

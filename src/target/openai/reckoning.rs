@@ -85,7 +85,7 @@ impl Tally {
 impl Reckoning {
     /// `events` came; the server's count of tokens so far, where it gave one. Returns how many tokens they brought.
     pub fn take(&mut self, events: u32, counted_by_server: Option<u32>, per_event: &TokensPerEvent) -> u32 {
-        self.events += events;
+        self.events = self.events.saturating_add(events);
         let brought = match counted_by_server {
             Some(total) => {
                 self.carry = 0.0;
@@ -101,7 +101,10 @@ impl Reckoning {
                 whole
             }
         };
-        self.counted += brought;
+        // A server may claim any number; what is counted for it goes no further than it can.
+        let counted = self.counted.saturating_add(brought);
+        let brought = counted - self.counted;
+        self.counted = counted;
         brought
     }
 }

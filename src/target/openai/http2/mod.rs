@@ -29,7 +29,7 @@ use crate::http::http2::{Peer, head_of, headers_of, uri_of};
 use crate::record::request::FailureKind;
 use crate::target::openai::Server;
 use crate::target::openai::apart::{Apart, Closed, Inbox, Message, Reporter};
-use crate::target::openai::ask::Writer;
+use crate::target::openai::ask::{RequestIds, Writer};
 use crate::target::openai::clients::Clients;
 use crate::target::openai::exchange::{Exchange, Failure, Together};
 use crate::target::openai::http2::link::{Link, Place, failure_of, is_broken, is_untouched};
@@ -212,7 +212,7 @@ impl Client {
         let mut head =
             http::Request::post(self.uri.clone()).body(()).map_err(|error| Failure::of(FailureKind::Rejected, error.to_string()))?;
         *head.headers_mut() = self.headers.clone();
-        if let Ok(id) = HeaderValue::from_str(&format!("{}-{}", self.server.tag, request.id)) {
+        if let Ok(id) = HeaderValue::from_str(&RequestIds::tagged(&self.server.tag).of(request.id).to_string()) {
             head.headers_mut().insert("x-request-id", id);
         }
         let (response, mut stream) = sender.send_request(head, false).map_err(unsent)?;
@@ -242,8 +242,8 @@ impl Client {
             };
             let at = self.clock.now();
             let mut together = Together::default();
-            let taken = exchange.take(&piece, &mut together);
-            let tokens = exchange.apply(together, &self.tally.borrow().per_event);
+            let taken = exchange.take(&piece, &mut together, &self.tally.borrow().per_event);
+            let tokens = exchange.apply(together);
             self.arrived(slot, at, tokens);
             has_tokens |= tokens > 0;
             if let Err(problem) = taken {
