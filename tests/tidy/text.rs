@@ -57,6 +57,10 @@ pub(crate) fn root() -> PathBuf {
 fn collect(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
+        // What fuzzing builds and finds is nobody's text.
+        if ["fuzz/target", "fuzz/corpus", "fuzz/artifacts"].iter().any(|made| path.ends_with(made)) {
+            continue;
+        }
         if path.is_dir() { collect(&path, into) } else { into.push(path) }
     }
 }
