@@ -76,7 +76,7 @@ fn a_model_that_is_named_needs_no_list_of_models_from_a_server_in_good_health() 
             let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         }
     });
-    let client = Client { endpoint, tls: None, headers: Vec::new(), timeout: Duration::from_secs(5) };
+    let client = Client { endpoint, tls: None, http2: false, headers: Vec::new(), timeout: Duration::from_secs(5) };
     let patience = Patience { loading: Duration::ZERO, absent: Duration::ZERO };
     let served = |model| served(&client, model, patience, &mut |_, _| {}, &|| false);
     assert_eq!(served(Some("mine")).unwrap().model, "mine");
