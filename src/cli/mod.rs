@@ -97,7 +97,7 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Serve the built-in engine as an OpenAI-compatible endpoint, for any client to measure
     ServeModel(serve_model::ServeModelArgs),
-    /// Find the demand in logs of requests: how much, how bursty, how long, how much hidden work
+    /// Find the demand in request logs: rates, peaks, lengths, latency by load, hidden work
     Demand(Box<demand::DemandArgs>),
     /// Plan capacity from a run: the formula, for each peak to be ready for
     Plan(plan::PlanArgs),

@@ -7,6 +7,7 @@
 pub mod cell;
 mod moment;
 pub mod read;
+pub mod reorder;
 pub mod row;
 pub mod scan;
 pub mod sorted;

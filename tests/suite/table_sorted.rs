@@ -63,3 +63,22 @@ fn a_folder_that_takes_no_file_is_an_error_of_the_system() {
     sorter.push([1, 1]).expect("it fits");
     assert_eq!(sorter.push([2, 2]).expect_err("it does not").kind(), std::io::ErrorKind::NotFound);
 }
+
+#[test]
+fn rows_that_are_a_little_late_come_in_order_and_those_that_are_later_are_told() {
+    use plimsoll::table::reorder::{Reorder, TooLate};
+    let mut late = Reorder::new(10, |row: &(i64, usize)| row.0);
+    // Every seventh row is three behind, and keys repeat.
+    let rows: Vec<(i64, usize)> = (0..500).map(|at| ((at as i64) / 2 - if at % 7 == 0 { 3 } else { 0 }, at)).collect();
+    let mut given = Vec::new();
+    for chunk in rows.chunks(3) {
+        late.push(chunk, |rows| given.extend_from_slice(rows)).unwrap();
+    }
+    late.finish(|rows| given.extend_from_slice(rows)).unwrap();
+    let mut wanted = rows;
+    wanted.sort_by_key(|row| row.0);
+    assert_eq!(given, wanted, "equal keys in the order in which they came");
+    let mut late = Reorder::new(2, |row: &i64| *row);
+    late.push(&[5, 6, 7, 8, 9], |_| ()).unwrap();
+    assert_eq!(late.push(&[1, 10, 11], |_| ()), Err(TooLate));
+}

@@ -132,12 +132,6 @@ impl LogTally {
         }
     }
 
-    /// Whether a call that begins at `at` is in order.
-    #[must_use]
-    pub fn in_order(&self, at: i64) -> bool {
-        at >= self.last
-    }
-
     /// Adds a call, which begins no earlier than the one before it.
     pub fn add(&mut self, call: &Call) {
         if self.is_duplicate(call) {

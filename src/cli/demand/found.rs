@@ -16,6 +16,7 @@ use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::terminal::Terminal;
 use crate::record::demand::Demand;
 use crate::table::read::TableError;
+use crate::table::reorder::{Reorder, TooLate};
 use crate::table::scan::pattern::expand;
 use crate::table::scan::{Batch, Reject, Scan};
 use crate::table::sorted::Sorter;
@@ -23,6 +24,8 @@ use crate::table::source::Source;
 
 /// Calls that are sorted in memory at once: 48 bytes each.
 const IN_MEMORY: usize = 500_000;
+/// Calls held back to put late ones in order, without sorting the whole log.
+const HELD_BACK: usize = 50_000;
 /// A log of fewer lines is not refused for the share of them that are no call, but only where none is left.
 const LINES_TO_JUDGE: u64 = 100;
 
@@ -53,21 +56,21 @@ struct Logs<'a> {
 }
 
 impl Logs<'_> {
-    /// In the order of the files; `None` when a call began before the one above it.
+    /// In the order of the files, but for calls that are a little late; `None` when one is later than that.
     fn in_order(&mut self) -> anyhow::Result<Option<LogTally>> {
         let mut tally: Option<LogTally> = None;
+        let mut late = Reorder::new(HELD_BACK, |call: &Call| call.at);
         let edges = &self.args.load_buckets;
         let in_order = self.each(|columns, calls| {
             let tally = tally.get_or_insert_with(|| LogTally::new(columns, edges));
-            for call in calls {
-                if !tally.in_order(call.at) {
-                    return Ok(ControlFlow::Break(()));
-                }
-                tally.add(call);
-            }
-            Ok(ControlFlow::Continue(()))
+            Ok(match late.push(calls, |calls| calls.iter().for_each(|call| tally.add(call))) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(TooLate) => ControlFlow::Break(()),
+            })
         })?;
-        Ok(if in_order { tally.or_else(|| self.empty()) } else { None })
+        let Some(mut tally) = tally.or_else(|| self.empty()).filter(|_| in_order) else { return Ok(None) };
+        let rest = late.finish(|calls| calls.iter().for_each(|call| tally.add(call)));
+        Ok(rest.is_ok().then_some(tally))
     }
 
     fn empty(&self) -> Option<LogTally> {

@@ -10,6 +10,9 @@ use crate::table::scan::pattern::expand;
 
 /// Arguments of `demand import`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    plimsoll demand import results/*.csv --save demand.json\n  \
+    plimsoll demand import hours.csv totals.csv rates.csv --format markdown")]
 pub(super) struct ImportArgs {
     /// Results of the queries, as CSV or JSON lines, told apart by their columns; patterns such as `results/*.csv`
     #[arg(required = true, value_name = "FILE")]

@@ -13,7 +13,10 @@ use crate::cli::terminal::{Format, Terminal};
 
 /// Arguments of `demand sql`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Run each query and save its result as CSV with a header; then: plimsoll demand import *.csv --save demand.json")]
+#[command(after_help = "Examples:\n  \
+    plimsoll demand sql --dialect postgres --table logs.calls --column time=called_at\n  \
+    plimsoll demand sql --dialect duckdb --only hours\n\n\
+    Run each query and save its result as CSV with a header; `plimsoll demand import *.csv` reads them.")]
 pub(super) struct SqlArgs {
     /// Dialect of the warehouse
     #[arg(long, value_name = "DIALECT", value_parser = dialects())]
