@@ -156,8 +156,9 @@ fn requests_have_ids_of_their_own_that_are_uuids() {
     // llama-cpp-python's server answers 400 to any other.
     let server = OpenAiServer::start(|_| Behaviour::default());
     against(&server, Api::Completions, 2, 6);
-    let ids: HashSet<String> = server.stop().requests.iter().map(|request| request.id.clone().unwrap_or_default()).collect();
-    assert_eq!(ids.len(), 6, "{ids:?}");
+    let requests = server.stop().requests;
+    let ids: HashSet<String> = requests.iter().map(|request| request.id.clone().unwrap_or_default()).collect();
+    assert!(requests.len() >= 6 && ids.len() == requests.len(), "{ids:?}");
     for id in ids {
         assert_eq!(id.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{id}");
         assert!(id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()), "{id}");
