@@ -85,6 +85,17 @@ fn a_model_that_is_named_needs_no_list_of_models_from_a_server_in_good_health() 
 }
 
 #[test]
+fn the_name_of_a_servers_model_is_no_folder_that_is_called_the_same() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::create_dir(data.path().join("fake")).unwrap();
+    let server = OpenAiServer::start(|_| Behaviour::default());
+    let mut command = bench(&server.url(), data.path(), &["--model", "fake", "--quick", "--budget", "4s"]);
+    let output = command.current_dir(data.path()).output().unwrap();
+    assert!([0, 4, 5].contains(&output.status.code().unwrap()), "{}", stderr(&output));
+    assert_eq!(saved(data.path()).target.model, "fake");
+}
+
+#[test]
 fn what_a_server_refuses_is_said_in_its_words() {
     let data = tempfile::tempdir().unwrap();
     let locked = OpenAiServer::start(|_| Behaviour::refusal(401, None));

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, absolute};
 
-use crate::cli::bench::args::BenchArgs;
+use crate::cli::bench::args::{BenchArgs, TargetKind};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::record::run::RunStatus;
 
@@ -18,6 +18,9 @@ pub(super) fn kept(arguments: &[OsString], args: &BenchArgs) -> anyhow::Result<V
     if args.resume.is_some() {
         return Ok(Vec::new());
     }
+    // Of a server `--model` is a name, also where a folder here is called the same.
+    let is_named = matches!(args.target.target, TargetKind::Server(_));
+    let paths = || PATHS.iter().filter(|flag| !(is_named && **flag == "--model"));
     let mut kept = Vec::with_capacity(arguments.len());
     let mut is_path = false;
     for argument in arguments {
@@ -25,13 +28,13 @@ pub(super) fn kept(arguments: &[OsString], args: &BenchArgs) -> anyhow::Result<V
             let what = format!("cannot keep the argument `{}`: it is not UTF-8. Give the file another name", argument.to_string_lossy());
             return Err(anyhow::anyhow!(what)).exit_with(Exit::Usage);
         };
-        let flag = PATHS.iter().find(|flag| text.strip_prefix(**flag).is_some_and(|value| value.starts_with('=')));
+        let flag = paths().find(|flag| text.strip_prefix(**flag).is_some_and(|value| value.starts_with('=')));
         kept.push(match flag {
             _ if is_path => from_anywhere(text),
             Some(flag) => format!("{flag}={}", from_anywhere(&text[flag.len() + 1..])),
             None => text.to_owned(),
         });
-        is_path = PATHS.contains(&text);
+        is_path = paths().any(|flag| *flag == text);
     }
     Ok(kept)
 }
