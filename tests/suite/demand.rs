@@ -288,3 +288,18 @@ fn a_workload_with_the_lengths_of_a_log_is_one_that_bench_reads() {
     assert!((mean(&workload.input) / 2048.0 - 1.0).abs() < 0.1, "{}", mean(&workload.input));
     assert!((mean(&workload.output) / 28.0 - 1.0).abs() < 0.25, "{}", mean(&workload.output));
 }
+
+#[test]
+fn a_log_far_out_of_order_that_finds_no_room_to_be_sorted_is_said_with_74() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = "created_at\n".to_owned();
+    // More than are sorted in memory, the latest first.
+    for second in (0..510_000).rev() {
+        text += &format!("{second}\n");
+    }
+    let path = written(folder.path(), "backwards.csv", &text);
+    let output = crate::support::with_file_limit(100, ["demand", &path]);
+    assert_eq!(output.status.code(), Some(74), "{}", stderr(&output));
+    assert!(stderr(&output).contains("TMPDIR"), "{}", stderr(&output));
+    assert_eq!(demand(&[&path]).calls, 510_000);
+}
