@@ -21,7 +21,10 @@ const INCIDENT_TIMES: f64 = 3.0;
 pub struct Hours {
     hours: BTreeMap<i64, Tally>,
     first_minute: Option<i64>,
+    /// The minute that is open, and what is in it: most calls fall into the minute of the one before.
     last_minute: i64,
+    calls: u32,
+    failed: u64,
 }
 
 #[derive(Debug)]
@@ -44,11 +47,22 @@ impl Hours {
     /// Adds a call.
     pub fn add(&mut self, at: i64, succeeded: bool) {
         let minute = at.div_euclid(MINUTE);
+        if minute != self.last_minute {
+            self.close_minute();
+            self.last_minute = minute;
+        }
         self.first_minute.get_or_insert(minute);
-        self.last_minute = minute;
-        let hour = self.of(minute.div_euclid(60));
-        hour.minutes[minute.rem_euclid(60) as usize] += 1;
-        hour.failed += u64::from(!succeeded);
+        self.calls += 1;
+        self.failed += u64::from(!succeeded);
+    }
+
+    fn close_minute(&mut self) {
+        let (minute, calls, failed) = (self.last_minute, std::mem::take(&mut self.calls), std::mem::take(&mut self.failed));
+        if calls > 0 {
+            let hour = self.of(minute.div_euclid(60));
+            hour.minutes[minute.rem_euclid(60) as usize] += calls;
+            hour.failed += failed;
+        }
     }
 
     /// Adds a visible request that is over.
@@ -65,7 +79,8 @@ impl Hours {
 
     /// In order of time, those of an incident marked.
     #[must_use]
-    pub fn found(&self) -> Vec<Hour> {
+    pub fn found(&mut self) -> Vec<Hour> {
+        self.close_minute();
         let mut hours: Vec<Hour> = self.hours.iter().map(|(number, tally)| self.hour(*number, tally)).collect();
         mark_incidents(&mut hours);
         hours

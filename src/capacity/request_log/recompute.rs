@@ -8,6 +8,7 @@
 //! hour in which its first call began, with all its calls, so that the ratio of an hour is one of the same requests.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::capacity::request_log::call::Call;
@@ -62,11 +63,12 @@ impl Requests {
         if now_s - self.swept_s > IDLE_S {
             self.sweep(now_s);
         }
-        let before = self.open.get(&call.request).copied();
-        if let Some(before) = before.filter(|open| now_s - open.last_s > IDLE_S) {
-            self.close(before);
-        }
-        let going_on = before.filter(|open| now_s - open.last_s <= IDLE_S);
+        let entry = self.open.entry(call.request);
+        let before = if let Entry::Occupied(known) = &entry { Some(*known.get()) } else { None };
+        let (ended, going_on) = match before {
+            Some(open) if now_s - open.last_s > IDLE_S => (Some(open), None),
+            open => (None, open),
+        };
         let mut open =
             going_on.unwrap_or(Open { last_s: now_s, lasted_ms: 0, first_s: now_s, first_ms: (since / 1_000_000 % 1000) as u16, calls: 0 });
         let began_ms = u64::from(now_s - open.first_s) * 1000 + since / 1_000_000 % 1000 - u64::from(open.first_ms);
@@ -76,7 +78,10 @@ impl Requests {
         };
         open.last_s = now_s;
         open.calls = ((open.calls >> 1).saturating_add(1).min(u16::MAX >> 1) << 1) | u16::from(call.succeeded());
-        self.open.insert(call.request, open);
+        entry.insert_entry(open);
+        if let Some(ended) = ended {
+            self.close(ended);
+        }
         going_on.is_none()
     }
 
