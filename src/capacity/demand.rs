@@ -130,8 +130,11 @@ pub enum NoDemand {
 /// # Errors
 /// When the demand holds no rates.
 pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> Result<PlanInputs, NoDemand> {
-    let window = demand.rates.iter().find(|rates| rates.window_s as u64 == peak.window.seconds());
-    let rates = window.ok_or_else(|| NoDemand::Empty(file.to_owned()))?;
+    let windows = |window: PeakWindow| {
+        let found = demand.rates.iter().find(|rates| rates.window_s as u64 == window.seconds());
+        found.ok_or_else(|| NoDemand::Empty(file.to_owned()))
+    };
+    let rates = windows(peak.window)?;
     let wrong = |wrong| NoDemand::Rate { file: file.to_owned(), wrong };
     let logged = || Provenance::Logged { file: file.to_owned() };
     let multiplier = demand.recompute.and_then(|found| found.multiplier());
@@ -142,7 +145,8 @@ pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> R
         (LogKind::VisibleRequests, _) => None,
     };
     let visible = |rps: f64| VisibleRate::new(rps / recompute.map_or(1.0, RecomputeMultiplier::get)).map_err(wrong);
-    let average = visible(rates.mean_rps)?;
+    // Whichever peak is asked for: hours that the log covers in part would make it too low.
+    let average = visible(windows(PeakWindow::Minute)?.mean_rps)?;
     let incident = demand.recompute.and_then(|found| found.incident_multiplier());
     let incident = incident.map(RecomputeMultiplier::new).transpose().map_err(wrong)?;
     let scenarios = inputs

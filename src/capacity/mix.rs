@@ -60,10 +60,10 @@ impl MixDifference {
         (1.0 / input.max(output)).min(1.0)
     }
 
-    /// What it may be multiplied by at best.
+    /// What it may be multiplied by at best, never above 1 either.
     #[must_use]
     pub fn at_best(&self) -> f64 {
         let (input, output) = self.factors();
-        1.0 / input.min(output)
+        (1.0 / input.min(output)).min(1.0)
     }
 }

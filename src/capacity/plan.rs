@@ -197,8 +197,9 @@ impl Plan {
             requirements.push(Requirement::of(&asked, &inputs, mix.as_ref()));
         }
         if let Some(first) = requirements.first().map(|first| first.fleet.gpus) {
+            let one_gpu = inputs.throughput.point.times(mix.as_ref().map_or(1.0, MixDifference::at_worst));
             for requirement in &mut requirements {
-                let overload = Overload::of(requirement.calls, first, inputs.throughput.point, inputs.attempts);
+                let overload = Overload::of(requirement.calls, first, one_gpu, inputs.attempts);
                 requirement.on_first_fleet = Some(overload).filter(|overload| overload.failing > 0.0);
             }
         }

@@ -142,10 +142,7 @@ impl Requirement {
             exact,
             whole_gpus: exact.whole_gpus(),
             groups: exact.in_groups_of(inputs.gpus_per_replica),
-            range: throughput.ends.map(|(low, high)| {
-                let least = mix.map_or(1.0, |mix| mix.at_best().max(1.0).min(1.0 / of_mix));
-                (at(high.times(of_mix * least)), at(low.times(of_mix)))
-            }),
+            range: throughput.ends.map(|(low, high)| (at(high.times(mix.map_or(1.0, MixDifference::at_best))), at(low.times(of_mix)))),
             bare,
             margins,
             sensitivity: vec![

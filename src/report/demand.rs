@@ -1,8 +1,5 @@
 //! Demand found in a log, as text, markdown, CSV of its hours, and JSON.
 
-use jiff::Timestamp;
-use serde::Serialize;
-
 use crate::record::demand::{ConcurrencySource, Demand, Hour, Lengths, LoadBucket, LogKind, LogToldBy, WindowRates};
 use crate::report::Look;
 use crate::report::grid::{Cell, Grid, Head, escaped};
@@ -10,6 +7,7 @@ use crate::report::number::{grouped, three, three_or_none};
 use crate::report::paint::Tone;
 use crate::report::plan::{findings_markdown, findings_text};
 use crate::report::prose::{labelled, title};
+use jiff::Timestamp;
 
 /// Hours that are shown; of a longer log those with the highest peaks.
 const HOURS_SHOWN: usize = 24;
@@ -43,12 +41,6 @@ pub fn markdown(demand: &Demand) -> String {
         }
     }
     text + &findings_markdown(&demand.findings)
-}
-
-/// For a program, and for `plan --demand`.
-#[must_use]
-pub fn json(demand: &Demand) -> impl Serialize {
-    demand
 }
 
 /// One line an hour.

@@ -2,28 +2,12 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use plimsoll::record::demand::{Demand, Lengths, LogKind, LogToldBy};
 
-use crate::support::{plimsoll, run, stderr, stdout};
-
-/// A folder of real logs; `None`, said aloud, where it is absent.
-fn real(name: &str) -> Option<PathBuf> {
-    let folder =
-        std::env::var_os("PLIMSOLL_TEST_DATA").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let path = folder.join("data").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is absent, and CI must not skip", path.display());
-    #[expect(clippy::print_stdout, reason = "a check that is not made is said aloud")]
-    {
-        println!("skipped: {} is absent", path.display());
-    }
-    None
-}
+use crate::support::{plimsoll, real, run, stderr, stdout};
 
 fn demand(arguments: &[&str]) -> Demand {
     let output = run(["demand", "--format", "json"].iter().chain(arguments));
@@ -302,4 +286,13 @@ fn a_log_far_out_of_order_that_finds_no_room_to_be_sorted_is_said_with_74() {
     assert_eq!(output.status.code(), Some(74), "{}", stderr(&output));
     assert!(stderr(&output).contains("TMPDIR"), "{}", stderr(&output));
     assert_eq!(demand(&[&path]).calls, 510_000);
+}
+
+#[test]
+fn nested_columns_are_guessed_by_their_path_and_a_plain_one_is_not_taken_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let nested = written(folder.path(), "nested.jsonl", "{\"ts\": 5, \"usage\": {\"prompt_tokens\": 7}}\n");
+    assert_eq!(demand(&[&nested]).columns["input_tokens"], "usage.prompt_tokens");
+    let plain = written(folder.path(), "plain.csv", "ts,usage\n5,9\n");
+    assert!(!demand(&[&plain]).columns.contains_key("input_tokens"));
 }

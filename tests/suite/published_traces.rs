@@ -1,7 +1,7 @@
 //! The real traces: what is read from them has their published figures.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use plimsoll::clock::Nanos;
 use plimsoll::table::read::Table;
@@ -12,6 +12,8 @@ use plimsoll::workload::trace::format::{TraceFormat, TraceRow};
 use plimsoll::workload::trace::options::TraceOptions;
 use plimsoll::workload::trace::survey::Trace;
 
+use crate::support::real;
+
 fn surveyed(path: PathBuf) -> Trace {
     let source = Source::Path(path);
     Trace::survey(move || Table::open(&source), TraceOptions::default()).expect("a good trace")
@@ -19,22 +21,6 @@ fn surveyed(path: PathBuf) -> Trace {
 
 fn rows(trace: &Trace) -> Vec<TraceRow> {
     trace.rows().expect("a good trace").map(|row| row.expect("a good row")).collect()
-}
-
-/// The folder of real traces; `None`, said aloud, where it is absent.
-fn real(name: &str) -> Option<PathBuf> {
-    let folder =
-        std::env::var_os("PLIMSOLL_TEST_DATA").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let path = folder.join("data").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is absent, and CI must not skip", path.display());
-    #[expect(clippy::print_stdout, reason = "a check that is not made is said aloud")]
-    {
-        println!("skipped: {} is absent", path.display());
-    }
-    None
 }
 
 /// Quantile with a straight line between neighbours, as the published figures were made.

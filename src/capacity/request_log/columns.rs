@@ -169,8 +169,7 @@ impl Columns {
         for role in Role::ALL {
             let column = match told.get(&role) {
                 Some(none) if none.is_empty() => None,
-                // A dotted path leads into an object, which only its first name can be looked for.
-                Some(column) if columns.iter().any(|has| has == column || column.starts_with(&format!("{has}."))) => Some(column.clone()),
+                Some(column) if columns.contains(column) => Some(column.clone()),
                 Some(column) => {
                     let columns = columns.join("`, `");
                     return Err(ColumnsError::NotThere { name: name.to_owned(), column: column.clone(), role, columns });
@@ -208,9 +207,5 @@ impl Columns {
 const UNITS: [(&str, f64); 5] = [("_ms", 1.0), ("_us", 1e-3), ("_ns", 1e-6), ("_s", 1e3), ("_seconds", 1e3)];
 
 fn guess(role: Role, columns: &[String]) -> Option<String> {
-    role.names().iter().find_map(|name| {
-        let top = name.split('.').next().unwrap_or(name);
-        let found = columns.iter().find(|column| column.to_lowercase() == *name || (top != *name && *column == top))?;
-        Some(if found.to_lowercase() == *name { found.clone() } else { (*name).to_owned() })
-    })
+    role.names().iter().find_map(|name| columns.iter().find(|column| column.to_lowercase() == *name)).cloned()
 }

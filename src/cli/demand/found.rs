@@ -15,7 +15,6 @@ use crate::cli::demand::bar::ReadingBar;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::terminal::Terminal;
 use crate::record::demand::Demand;
-use crate::table::read::TableError;
 use crate::table::reorder::{Reorder, TooLate};
 use crate::table::scan::pattern::expand;
 use crate::table::scan::{Batch, Reject, Scan};
@@ -134,7 +133,7 @@ impl Logs<'_> {
                 self.bar.clear();
                 return Ok(false);
             }
-            scanned.map_err(|error: TableError| anyhow!(error))?;
+            scanned?;
         }
         self.bar.clear();
         Ok(true)

@@ -101,7 +101,7 @@ fn give(demand: &Demand, kept: &Kept, out: &mut Terminal) -> anyhow::Result<Exit
 
 fn print(demand: &Demand, out: &mut Terminal) -> anyhow::Result<()> {
     match out.format() {
-        Format::Json => out.document(&report::json(demand)),
+        Format::Json => out.document(demand),
         Format::Markdown => out.print(report::markdown(demand)),
         Format::Csv => out.print(report::csv(demand).context("cannot write the hours as CSV")?),
         Format::Text => out.print(report::text(demand, Look { width: out.width(), paint: Paint::Colour })),

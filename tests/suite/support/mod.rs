@@ -11,7 +11,7 @@ pub(crate) mod records;
 pub(crate) mod tls;
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::Duration;
 
@@ -28,6 +28,22 @@ pub(crate) fn plimsoll() -> Command {
     // Not the node's own: tests and runs on one machine do not wait for each other.
     command.env("PLIMSOLL_LOCK_DIR", env!("CARGO_TARGET_TMPDIR"));
     command
+}
+
+/// A real trace or log by its name; `None`, said aloud, where it is absent.
+pub(crate) fn real(name: &str) -> Option<PathBuf> {
+    let folder =
+        std::env::var_os("PLIMSOLL_TEST_DATA").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let path = folder.join("data").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{} is absent, and CI must not skip", path.display());
+    #[expect(clippy::print_stdout, reason = "a check that is not made is said aloud")]
+    {
+        println!("skipped: {} is absent", path.display());
+    }
+    None
 }
 
 /// Runs the program to its end.
