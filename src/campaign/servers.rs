@@ -1,5 +1,6 @@
 //! A server as the target of a campaign: waited for, asked how it wants to be asked, and looked for again when it went away.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::http::client::Client;
 use crate::http::endpoint::Address;
 use crate::record::run::ColdStart;
 use crate::record::server::{ServerProcess, ServerRecord, TokenSource};
-use crate::record::target::TargetIdentity;
+use crate::record::target::{BatchLimits, TargetIdentity};
 use crate::target::Target;
 use crate::target::openai::ask::PromptForm;
 use crate::target::openai::discover::{Found, Wish, discover};
@@ -173,7 +174,20 @@ impl Reached {
                 PromptForm::Ids(vocab_size) => vocab_size,
                 PromptForm::Words(_) => 0,
             },
+            batch: self.process.as_ref().map(|process| batch_limits(&process.settings)).unwrap_or_default(),
         }
+    }
+}
+
+/// What a server's command line says of its batches: the flags of vLLM, SGLang and llama.cpp.
+fn batch_limits(settings: &BTreeMap<String, String>) -> BatchLimits {
+    fn first<T: std::str::FromStr>(settings: &BTreeMap<String, String>, flags: &[&str]) -> Option<T> {
+        flags.iter().find_map(|flag| settings.get(*flag)?.parse().ok())
+    }
+    BatchLimits {
+        max_sequences: first(settings, &["max-num-seqs", "max-running-requests", "parallel", "np"]),
+        max_step_tokens: first(settings, &["max-num-batched-tokens", "chunked-prefill-size", "batch-size"]),
+        kv_tokens: first(settings, &["max-total-tokens"]),
     }
 }
 

@@ -21,6 +21,32 @@ pub struct TargetIdentity {
     pub max_context: u32,
     /// Ids are in `0..vocab_size`; 0 where the target takes none.
     pub vocab_size: u32,
+    /// What bounds a batch of one replica.
+    #[serde(default, skip_serializing_if = "BatchLimits::is_unknown")]
+    pub batch: BatchLimits,
+}
+
+/// What bounds the batch of one replica: an engine, or a server. What is not known is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BatchLimits {
+    /// Most sequences that run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_sequences: Option<u32>,
+    /// Most tokens of one step, prompts and decoded ones together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_step_tokens: Option<u32>,
+    /// Tokens that the KV cache holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_tokens: Option<u64>,
+}
+
+impl BatchLimits {
+    /// Nothing of it is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl TargetIdentity {
@@ -38,6 +64,7 @@ impl TargetIdentity {
             labels,
             max_context: 0,
             vocab_size: 0,
+            batch: BatchLimits::default(),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::engine::sequence::{EndOfSequence, EngineRequest};
 use crate::engine::weights::LoadError;
 use crate::engine::{Engine, EngineEvent};
 use crate::record::request::FailureKind;
-use crate::record::target::{TargetCounters, TargetIdentity};
+use crate::record::target::{BatchLimits, TargetCounters, TargetIdentity};
 use crate::target::sink::{self, Events, Sink};
 use crate::target::{Event, EventKind, Slot, Target};
 use crate::workload::request::Request;
@@ -81,6 +81,7 @@ impl InProcess {
                 labels: model.labels(),
                 max_context: 0,
                 vocab_size: 0,
+                batch: BatchLimits::default(),
             },
         )
     }
@@ -110,10 +111,16 @@ impl InProcess {
     }
 }
 
-/// `identity` with the context and vocabulary that `limits` allow.
+/// `identity` with the context, vocabulary and batches that `limits` allow.
 fn bounded_by(limits: RequestLimits, identity: TargetIdentity) -> TargetIdentity {
     let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    TargetIdentity { max_context: bounded(limits.longest()), vocab_size: bounded(limits.vocab_size), ..identity }
+    let shape = limits.shape;
+    let batch = BatchLimits {
+        max_sequences: Some(bounded(shape.max_num_seqs)),
+        max_step_tokens: Some(bounded(shape.max_num_batched_tokens)),
+        kv_tokens: Some(u64::from(shape.num_kv_blocks) * shape.block_size as u64),
+    };
+    TargetIdentity { max_context: bounded(limits.longest()), vocab_size: bounded(limits.vocab_size), batch, ..identity }
 }
 
 impl Target for InProcess {

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::Nanos;
-use crate::record::target::TargetIdentity;
+use crate::record::target::{BatchLimits, TargetIdentity};
 use crate::target::{Event, EventKind, Slot, Target};
 use crate::workload::request::Request;
 
@@ -27,6 +27,7 @@ impl Target for Null {
             labels: vec!["null target: the generator's own ceiling".to_owned()],
             max_context: 0,
             vocab_size: 0,
+            batch: BatchLimits::default(),
         }
     }
 

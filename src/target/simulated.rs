@@ -9,7 +9,7 @@ use crate::clock::Nanos;
 use crate::queueing::law::ServiceLaw;
 use crate::queueing::replica::{Happening, Job, Replica};
 use crate::record::request::FailureKind;
-use crate::record::target::{TargetCounters, TargetIdentity};
+use crate::record::target::{BatchLimits, TargetCounters, TargetIdentity};
 use crate::target::{Event, EventKind, Slot, Target};
 use crate::workload::request::Request;
 
@@ -61,6 +61,7 @@ impl Simulated {
             labels: vec!["simulated target: no measurement of any hardware".to_owned()],
             max_context: 0,
             vocab_size: 0,
+            batch: BatchLimits::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ use plimsoll::engine::scheduler::EngineShape;
 use plimsoll::model::config::ModelConfig;
 use plimsoll::model::presets;
 use plimsoll::record::request::FailureKind;
-use plimsoll::record::target::TargetIdentity;
+use plimsoll::record::target::{BatchLimits, TargetIdentity};
 use plimsoll::target::in_process::InProcess;
 use plimsoll::target::{Event, EventKind, Slot, Target};
 use plimsoll::workload::fit::Limits;
@@ -84,6 +84,7 @@ fn target(fate: Fate, step_takes: Duration) -> InProcess {
         labels: vec!["synthetic weights".to_owned()],
         max_context: 0,
         vocab_size: 0,
+        batch: BatchLimits::default(),
     };
     InProcess::start(engine, identity, Monotonic::start()).unwrap()
 }

@@ -16,7 +16,7 @@ use plimsoll::record::node::{GpuTelemetry, NodeRecord};
 use plimsoll::record::run::{ColdStart, DemandRecord, Drift, Headline, HeadlineStatus, RunRecord, RunStatus, WorkloadRecord};
 use plimsoll::record::search::{Found, Stop};
 use plimsoll::record::slo::{Objective, Slo, SloMetric, SloSource};
-use plimsoll::record::target::{TargetCounters, TargetIdentity};
+use plimsoll::record::target::{BatchLimits, TargetCounters, TargetIdentity};
 use plimsoll::record::telemetry::Telemetry;
 use plimsoll::record::verdict::{Invalid, Outcome, Verdict};
 use plimsoll::stats::interval::Interval;
@@ -86,6 +86,7 @@ fn run_of(levels: Vec<LevelRecord>) -> RunRecord {
             labels: vec!["synthetic weights".to_owned()],
             max_context: 2048,
             vocab_size: 32_000,
+            batch: BatchLimits { max_sequences: Some(64), max_step_tokens: Some(2048), kv_tokens: Some(65_536) },
         },
         workload: WorkloadRecord {
             name: "chat".to_owned(),
