@@ -8,7 +8,7 @@ use plimsoll::record::level::{
 use plimsoll::record::node::{GpuTelemetry, NodeRecord};
 use plimsoll::record::request::{Chunk, Ending, RequestRecord};
 use plimsoll::record::run::{ColdStart, DemandRecord, RunRecord, RunStatus, WorkloadRecord};
-use plimsoll::record::target::{TargetCounters, TargetIdentity};
+use plimsoll::record::target::{BatchLimits, TargetCounters, TargetIdentity};
 use plimsoll::record::telemetry::Telemetry;
 use plimsoll::record::verdict::{Outcome, Verdict};
 use plimsoll::workload::request::Tally;
@@ -49,6 +49,7 @@ pub(crate) fn run(id: &str) -> RunRecord {
             labels: vec![],
             max_context: 0,
             vocab_size: 0,
+            batch: BatchLimits::default(),
         },
         workload: WorkloadRecord {
             name: "chat".to_owned(),
