@@ -123,10 +123,11 @@ impl Batching {
             self.waiting.push_front(last);
         }
         let mut budget = u64::from(self.law.chunk_tokens).max(1).saturating_sub(decoding);
-        let mut prefill = 0;
+        let (mut prefill, mut attended) = (0, 0);
         for sequence in &mut self.running {
             if sequence.decodes() {
                 sequence.cached += 1;
+                attended += sequence.cached;
                 continue;
             }
             sequence.chunk = u64::from(sequence.to_prefill - sequence.prefilled).min(budget) as u32;
@@ -150,9 +151,9 @@ impl Batching {
             self.running.push(sequence);
         }
         self.kv += decoding;
-        let seconds = self.law.step_s + self.law.per_sequence_s * decoding as f64 + self.law.per_prefill_token_s * prefill as f64;
         // A step takes a nanosecond at least, so that time goes on.
-        let ends = self.stalls.done(start, Nanos::from_secs_f64(seconds).max(Nanos(1)));
+        let length = Nanos::from_secs_f64(self.law.step_of(decoding, attended, prefill)).max(Nanos(1));
+        let ends = self.stalls.done(start, length);
         self.ends = Some(ends);
         ends
     }

@@ -65,12 +65,39 @@ pub struct BatchingLaw {
     pub per_sequence_s: f64,
     /// Cost of each prompt token processed in a step, seconds.
     pub per_prefill_token_s: f64,
+    /// Cost of each cached token that the decoding sequences of a step attend to, seconds.
+    #[serde(default)]
+    pub per_kv_token_s: f64,
     /// Most sequences running at once, 1 or more.
     pub max_batch: u32,
     /// Most tokens in a step (decoded ones count 1 each, prompts are cut into chunks), 1 or more.
     pub chunk_tokens: u32,
     /// Tokens the KV cache holds. A sequence alone is never preempted, even where it outgrows this.
     pub kv_tokens: u64,
+}
+
+impl BatchingLaw {
+    /// Seconds of a step that decodes one token of `decoding` sequences, which have `attended` tokens in the cache by then, and
+    /// processes `prefill` prompt tokens.
+    #[must_use]
+    pub fn step_of(&self, decoding: u64, attended: u64, prefill: u64) -> f64 {
+        self.step_s
+            + self.per_sequence_s * decoding as f64
+            + self.per_kv_token_s * attended as f64
+            + self.per_prefill_token_s * prefill as f64
+    }
+
+    /// The same law, each cost `factor` times as much.
+    #[must_use]
+    pub fn slower(&self, factor: f64) -> Self {
+        Self {
+            step_s: self.step_s * factor,
+            per_sequence_s: self.per_sequence_s * factor,
+            per_prefill_token_s: self.per_prefill_token_s * factor,
+            per_kv_token_s: self.per_kv_token_s * factor,
+            ..*self
+        }
+    }
 }
 
 /// How a replica serves.
@@ -120,6 +147,7 @@ impl ServiceLaw {
                 time("step_s", law.step_s, SHORTEST_S)?;
                 time("per_sequence_s", law.per_sequence_s, 0.0)?;
                 time("per_prefill_token_s", law.per_prefill_token_s, 0.0)?;
+                time("per_kv_token_s", law.per_kv_token_s, 0.0)?;
                 count("max_batch", u64::from(law.max_batch))?;
                 count("chunk_tokens", u64::from(law.chunk_tokens))?;
                 count("kv_tokens", law.kv_tokens)

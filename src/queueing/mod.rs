@@ -4,6 +4,7 @@
 //! told to, and nothing is measured here.
 
 pub mod batching;
+pub mod fleet;
 pub mod law;
 pub mod replica;
 pub mod servers;

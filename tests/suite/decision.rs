@@ -66,6 +66,7 @@ fn levels_two_to_five_percent_past_stability_are_found_unstable() {
         step_s: 0.002,
         per_sequence_s: 0.0005,
         per_prefill_token_s: 0.0,
+        per_kv_token_s: 0.0,
         max_batch: 8,
         chunk_tokens: 512,
         kv_tokens: 1 << 40,

@@ -72,6 +72,7 @@ mod server_bench;
 mod server_counters;
 mod several;
 mod signals;
+mod simulated_fleet;
 mod sink;
 mod small_run;
 mod sse;

@@ -66,8 +66,15 @@ fn a_stalled_target_serves_nothing_in_that_span_and_goes_on_after() {
 
 #[test]
 fn batching_gives_every_token_once_and_in_order_of_time_even_when_it_preempts() {
-    let law =
-        BatchingLaw { step_s: 0.01, per_sequence_s: 0.001, per_prefill_token_s: 0.0001, max_batch: 16, chunk_tokens: 64, kv_tokens: 400 };
+    let law = BatchingLaw {
+        step_s: 0.01,
+        per_sequence_s: 0.001,
+        per_prefill_token_s: 0.0001,
+        per_kv_token_s: 0.0,
+        max_batch: 16,
+        chunk_tokens: 64,
+        kv_tokens: 400,
+    };
     let jobs: Vec<Job> = (0..200)
         .map(|id| Job {
             id,
@@ -96,6 +103,7 @@ fn one_sequence_alone_takes_as_long_as_its_steps() {
         step_s: 0.01,
         per_sequence_s: 0.001,
         per_prefill_token_s: 0.0001,
+        per_kv_token_s: 0.0,
         max_batch: 16,
         chunk_tokens: 64,
         kv_tokens: 10_000,

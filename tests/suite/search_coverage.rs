@@ -73,6 +73,7 @@ fn cases() -> Vec<Case> {
         step_s: 0.008,
         per_sequence_s: 0.0004,
         per_prefill_token_s: 0.00004,
+        per_kv_token_s: 0.0,
         max_batch: 32,
         chunk_tokens: 512,
         kv_tokens: 20_000,

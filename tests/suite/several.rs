@@ -116,6 +116,7 @@ impl Targets for TwoDevices {
             step_s: 0.01,
             per_sequence_s: 0.001,
             per_prefill_token_s: 0.0001,
+            per_kv_token_s: 0.0,
             max_batch: 8,
             chunk_tokens: 512,
             kv_tokens: 100_000,

@@ -6,7 +6,7 @@ use crate::cli::exit::{Exit, ExitWith};
 use crate::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 
 /// What a law looks like.
-const EXAMPLE: &str = r#"{"law": "servers", "count": 1, "service": {"distribution": "exponential", "mean_s": 0.05}} (or "batching" with step_s, per_sequence_s, per_prefill_token_s, max_batch, chunk_tokens and kv_tokens)"#;
+const EXAMPLE: &str = r#"{"law": "servers", "count": 1, "service": {"distribution": "exponential", "mean_s": 0.05}} (or "batching" with step_s, per_sequence_s, per_prefill_token_s, per_kv_token_s, max_batch, chunk_tokens and kv_tokens)"#;
 
 /// The law called `name`, or the one in the JSON file of that name.
 ///
@@ -20,6 +20,7 @@ pub(super) fn named(name: &str) -> anyhow::Result<ServiceLaw> {
             step_s: 0.008,
             per_sequence_s: 0.000_04,
             per_prefill_token_s: 0.000_035,
+            per_kv_token_s: 0.0,
             max_batch: 256,
             chunk_tokens: 2048,
             kv_tokens: 800_000,
