@@ -19,6 +19,8 @@ use crate::stats::{bootstrap, interval, quantile};
 
 /// Confidence of the bounds of a miss share and of the slope.
 const BOUNDS: f64 = 0.95;
+/// Confidence of the bounds of the share that passes half the limit: it stands in for misses that were not seen, and is looked at several times.
+const CLEAR: f64 = 0.998;
 /// Draws of the block bootstrap.
 const RESAMPLES: usize = 1000;
 /// Blocks a fail needs: fewer than a pass, because a fail is shown by misses that are there.
@@ -39,6 +41,8 @@ pub struct ObjectiveCohort {
     /// Intended start, and whether it missed. Failures and timeouts missed; requests for which the metric is undefined
     /// are left out. Empty where none defines it.
     pub requests: Vec<(Nanos, bool)>,
+    /// Of those, the ones at or over half the limit; failures too.
+    pub over_half: u64,
 }
 
 /// An open-loop window, as far as decisions need it.
@@ -97,7 +101,7 @@ pub struct ObjectiveDecision {
     pub blocks: usize,
     /// How many times more the share scatters over these blocks than with independent requests, 1 or more.
     pub clustering: f64,
-    /// Requests that come and go with one wave of load; the clustering at least.
+    /// Requests that come and go with one wave of load; the clustering at least, and no more where waves cannot matter.
     pub worth: f64,
 }
 
@@ -216,8 +220,10 @@ fn judge(objective: &ObjectiveCohort, cohort: &Cohort, windows: &Windows, seed: 
         Block { misses: objective.requests.iter().filter(|(_, missed)| *missed).count() as u64, requests: objective.requests.len() as u64 };
     let undefined = counts.requests == 0 && cohort.arrivals > 0;
     let clustering = clustering(&blocks);
-    // A pass must also answer for the clusters that did not happen to come.
-    let worth = clustering.max(waves(&cohort.in_flight, blocks.len(), counts.requests));
+    // A pass must also answer for the clusters that did not happen to come, unless it is clear that none could.
+    let waves = waves(&cohort.in_flight, blocks.len(), counts.requests);
+    let clear = clear_of_waves(objective, clustering.max(waves), blocks.len());
+    let worth = if clear { clustering } else { clustering.max(waves) };
     let needed =
         (worth * requests_needed((counts.misses as f64 / worth).ceil() as u64, objective.allowed, CONFIDENCE) as f64).ceil() as u64;
     let bounds = bounds(&blocks, seed);
@@ -312,6 +318,18 @@ fn waves(in_flight: &[f64], blocks: usize, requests: u64) -> f64 {
     // What independent samples would scatter by is not the load's doing.
     let samples = in_flight.len() as f64 / blocks as f64;
     ((spread - alone / samples) * requests as f64 / blocks as f64 / alone).max(1.0)
+}
+
+/// Whether waves of load, each of which is `worth` so many requests, cannot bring more misses than are allowed: half the limit is passed
+/// too seldom for that.
+///
+/// What a queue adds to a latency has an exponential tail, or a lighter one. So where half the limit is passed by a share `p` of the
+/// requests, the limit itself is by `p^2` at most: by 1 % where half of it is by 10 %. A base that every request has makes that only
+/// safer. Requests that are slow by themselves, such as long prompts, come without waves, and are counted as they are.
+fn clear_of_waves(objective: &ObjectiveCohort, worth: f64, blocks: usize) -> bool {
+    let half = Block { misses: objective.over_half, requests: objective.requests.len() as u64 };
+    let bounds = bounds_at(half, worth, (blocks as u64).saturating_sub(1), CLEAR);
+    bounds.is_some_and(|bounds| bounds.high < objective.allowed.sqrt())
 }
 
 /// Means of a series over `count` equal parts; empty where the series is shorter than that.

@@ -19,6 +19,7 @@ pub mod interrupt;
 pub mod journal;
 pub mod judge;
 pub mod level;
+pub mod litmus;
 pub mod measure;
 pub mod open;
 pub mod pace;

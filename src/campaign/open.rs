@@ -121,8 +121,13 @@ impl<'a> OpenJudge<'a> {
         // Where no completed request defines an objective, those that failed are misses of the others.
         let defined = |objective: &Objective| sorted.iter().any(|brief| brief.completed() && brief.misses(objective).is_some());
         let none_completed = !sorted.iter().any(|brief| brief.completed());
+        let over_half = |objective: &Objective| {
+            let half = Objective { limit: Nanos(objective.limit.0 / 2), ..*objective };
+            sorted.iter().filter(|brief| brief.misses(&half) == Some(true)).count() as u64
+        };
         let of = |objective: &Objective| ObjectiveCohort {
             allowed: objective.allowed_miss_share(),
+            over_half: over_half(objective),
             requests: if none_completed || defined(objective) {
                 sorted.iter().filter_map(|brief| Some((brief.intended, brief.misses(objective)?))).collect()
             } else {

@@ -46,6 +46,13 @@ pub enum Progress<'a> {
         /// Tokens seen in this level.
         tokens: u64,
     },
+    /// The course of a litmus test goes on; twice a second.
+    CourseGoesOn {
+        /// Where it is, in words.
+        text: String,
+        /// Requests in flight.
+        in_flight: u32,
+    },
     /// A level was measured, judged and saved.
     LevelEnded(&'a LevelRecord),
     /// A level was found in the folder of the run that is resumed.

@@ -14,6 +14,7 @@ pub mod request_log;
 pub mod requirement;
 pub mod retries;
 pub mod scenario;
+pub mod spike;
 pub mod staffing;
 pub mod state_queue;
 pub mod throughput;

@@ -31,6 +31,7 @@ mod report;
 pub mod runs;
 pub mod serve_model;
 pub mod signals;
+pub mod spike;
 pub mod steps;
 pub mod terminal;
 pub mod transfer;
@@ -101,6 +102,8 @@ enum Verb {
     Demand(Box<demand::DemandArgs>),
     /// Plan capacity from a run: the formula, for each peak to be ready for
     Plan(plan::PlanArgs),
+    /// Prove a plan: what spikes of 5 and 10 times the average do to its fleet, simulated
+    Spike(Box<spike::SpikeArgs>),
     /// Write a run in another tool's form: vLLM, AIPerf, GuideLLM, HDR histograms, Parquet
     Export(export::ExportArgs),
     /// Read what another tool measured: vLLM, AIPerf, GuideLLM, InferenceX
@@ -175,6 +178,7 @@ impl Verb {
             Self::ServeModel(args) => serve_model::run(args, out),
             Self::Demand(args) => demand::run(args, out),
             Self::Plan(args) => plan::run(args, out),
+            Self::Spike(args) => spike::run(args, out),
             Self::Export(args) => export::run(args, out),
             Self::Import(args) => import::run(args, out),
             Self::Transfer(args) => transfer::run(args, out),

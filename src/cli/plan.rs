@@ -63,21 +63,29 @@ pub fn run(args: &PlanArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
         Some(name) => transfer::find(name, &out.data_dir()?)?.apply(throughput)?,
         None => throughput,
     };
-    let file = args.fleet.file()?;
-    let inputs = args.fleet.apply(file.as_ref().map(|(file, _)| file), PlanInputs::assumed(throughput))?;
-    let inputs = match &file {
-        Some((file, name)) => {
-            PlanInputArgs::apply_file(file, name, inputs).with_context(|| format!("cannot plan with `{name}`")).exit_with(Exit::BadInput)?
-        }
-        None => inputs,
-    };
-    let plan = Plan::of(args.demand.apply(inputs))?;
+    let plan = planned(&args.fleet, &args.demand, args.runs.first().map_or("", String::as_str), throughput)?;
     match format {
         Format::Json => out.document(&report::plan::json(&plan))?,
         Format::Markdown => out.print(report::plan::markdown(&plan))?,
         _ => out.print(report::plan::text(&plan, Look { width: out.width(), paint: Paint::Colour }))?,
     }
     Ok(Exit::Good)
+}
+
+/// The plan for what one GPU sustains; `name` is what it came from.
+///
+/// # Errors
+/// When inputs cannot be read, or contradict each other.
+pub(super) fn planned(fleet: &FleetArgs, demand: &PlanInputArgs, _name: &str, throughput: Throughput) -> anyhow::Result<Plan> {
+    let file = fleet.file()?;
+    let inputs = fleet.apply(file.as_ref().map(|(file, _)| file), PlanInputs::assumed(throughput))?;
+    let inputs = match &file {
+        Some((file, name)) => {
+            PlanInputArgs::apply_file(file, name, inputs).with_context(|| format!("cannot plan with `{name}`")).exit_with(Exit::BadInput)?
+        }
+        None => inputs,
+    };
+    Ok(Plan::of(demand.apply(inputs))?)
 }
 
 /// By what the names are: one run, or files of another tool.

@@ -46,7 +46,7 @@ pub(super) struct FleetArgs {
     #[arg(long, value_name = "COUNT")]
     attempts: Option<NonZeroU32>,
     /// A file with any of these and of the other inputs, in TOML; what is given as a flag goes before it
-    #[arg(long = "inputs", value_name = "FILE")]
+    #[arg(long = "inputs", visible_alias = "plan", value_name = "FILE")]
     file: Option<PathBuf>,
 }
 

@@ -84,6 +84,7 @@ impl Watcher for Drawn {
                 let rate = tokens as f64 / elapsed_s.max(1e-9);
                 self.goes_on(format!("{}: {part}, {elapsed_s:.1} s, {in_flight} in flight, {rate:.0} tokens/s", self.level));
             }
+            Told::CourseGoesOn { text, in_flight } => self.goes_on(format!("{text}, {in_flight} in flight")),
             Told::LevelEnded(level) => self.line(&summary(level, "")),
             Told::LevelResumed(level) => self.line(&summary(level, " (from the saved run)")),
             Told::Note(text) => self.line(&text),

@@ -6,3 +6,4 @@
 pub mod load_latency;
 pub mod saturation;
 pub mod scaling;
+pub mod service_law;

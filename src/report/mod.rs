@@ -24,6 +24,7 @@ pub mod plan;
 mod prose;
 mod server;
 mod servers;
+pub mod spike;
 pub mod steps;
 
 use crate::capacity::plan::{Plan, PlanError, PlanInputs};

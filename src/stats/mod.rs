@@ -9,6 +9,7 @@ pub mod early_stopping;
 pub mod histogram;
 pub mod interval;
 pub mod isotonic;
+pub mod least_squares;
 pub mod mser;
 pub mod quantile;
 pub mod share;

@@ -239,6 +239,10 @@ impl<'a> Level<'a> {
         let objectives = self.scene.objectives.iter().map(|objective| ObjectiveCohort {
             allowed: objective.allowed,
             requests: cohort.iter().filter_map(|one| Some((one.intended, missed(one, objective)?))).collect(),
+            over_half: {
+                let half = Objective { limit_s: objective.limit_s / 2.0, ..*objective };
+                cohort.iter().filter(|one| missed(one, &half) == Some(true)).count() as u64
+            },
         });
         let mut e2e: Vec<u64> = cohort.iter().map(|one| if one.done { one.last.since(one.intended).0 } else { length.0 }).collect();
         Cohort {

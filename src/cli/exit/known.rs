@@ -12,6 +12,7 @@ use crate::capacity::scenario::ScenarioError;
 use crate::capacity::throughput::NoCapacity;
 use crate::capacity::transfer::NoTransfer;
 use crate::cli::exit::Exit;
+use crate::curve::service_law::NoLaw;
 use crate::device::error::DeviceError;
 use crate::engine::limits::RequestError;
 use crate::engine::loading::OpenModelError;
@@ -98,6 +99,7 @@ fn by_value(link: &(dyn Error + 'static)) -> Option<Exit> {
         .or_else(|| link.downcast_ref().map(of_load))
         .or_else(|| link.downcast_ref().map(of_start))
         .or_else(|| link.downcast_ref().map(of_no_capacity))
+        .or_else(|| link.is::<NoLaw>().then_some(Exit::Inconclusive))
         .or_else(|| link.downcast_ref().map(of_no_transfer))
         .or_else(|| link.downcast_ref().map(of_no_imported))
         .or_else(|| link.downcast_ref().map(of_export))

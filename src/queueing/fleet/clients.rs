@@ -13,10 +13,12 @@ use crate::rng;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Clients {
     /// Each try is given up after this; `None`: clients wait for ever.
+    #[serde(rename = "timeout_ns")]
     pub timeout: Option<Nanos>,
     /// Tries of a call, the first included, 1 or more.
     pub attempts: u32,
     /// Wait before the second try; it doubles with each, and half of it is random.
+    #[serde(rename = "backoff_ns")]
     pub backoff: Nanos,
     /// Retries at most for each first try, over all clients; `None`: no budget.
     pub retry_budget: Option<f64>,

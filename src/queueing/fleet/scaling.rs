@@ -25,12 +25,16 @@ pub struct Scaling {
     /// It never goes below what the fleet began with, nor above this.
     pub max_replicas: u32,
     /// How often it looks.
+    #[serde(rename = "interval_ns")]
     pub interval: Nanos,
     /// The rate is taken over this.
+    #[serde(rename = "window_ns")]
     pub window: Nanos,
     /// From the decision to a replica that serves: node, image, weights, warm-up.
+    #[serde(rename = "lead_ns")]
     pub lead: Nanos,
     /// How long fewer must do before some are taken away.
+    #[serde(rename = "patience_ns")]
     pub patience: Nanos,
 }
 

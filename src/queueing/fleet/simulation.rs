@@ -19,6 +19,7 @@ pub struct Fleet {
     /// How each replica serves.
     pub law: BatchingLaw,
     /// What the way to a replica and back adds to the first token and to the end of each call.
+    #[serde(rename = "overhead_ns")]
     pub overhead: Nanos,
     /// Replicas that serve from the beginning, 1 or more.
     pub replicas: u32,
@@ -33,6 +34,7 @@ pub struct Fleet {
     /// How it grows; `None`: it does not.
     pub scaling: Option<Scaling>,
     /// Replicas that are lost together, and when.
+    #[serde(rename = "loss_ns_and_replicas")]
     pub loss: Option<(Nanos, u32)>,
 }
 

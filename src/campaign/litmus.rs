@@ -1,0 +1,162 @@
+//! Drives the course of a litmus test against a real target, in open loop, and judges it as a simulated one is judged.
+
+use crate::campaign::interrupt::{Interrupt, Signal};
+use crate::campaign::measure::TargetHangs;
+use crate::campaign::progress::{Progress, Watcher};
+use crate::campaign::tally::Brief;
+use crate::campaign::traffic::Traffic;
+use crate::capacity::spike::course::Course;
+use crate::capacity::spike::ledger::{Ledger, Trial};
+use crate::capacity::spike::live::Audit;
+use crate::capacity::spike::moments::Full;
+use crate::capacity::spike::phases::Felt;
+use crate::clock::{Clock, Nanos, thread_cpu};
+use crate::load::arrivals::{Arrivals, OnCap, When};
+use crate::load::stop::{Live, Stop, Turn};
+use crate::load::{Chunks, Manner, drive};
+use crate::record::request::RequestRecord;
+use crate::record::slo::Slo;
+use crate::rng;
+use crate::stats::histogram::Histogram;
+use crate::target::{Spread, Target};
+
+/// Who watches is told this often.
+const TOLD_EVERY: Nanos = Nanos::from_millis(500);
+
+/// A course before it is driven.
+pub struct LiveCourse<'a> {
+    /// What comes when.
+    pub course: &'a Course,
+    /// What must hold.
+    pub slo: &'a Slo,
+    /// The requests.
+    pub traffic: &'a dyn Traffic,
+    /// A request that takes longer failed.
+    pub timeout: Nanos,
+    /// Requests in flight at most; others wait, and their clock runs.
+    pub cap: u32,
+    /// Of arrivals and prompts.
+    pub seed: u64,
+    /// A stop from outside.
+    pub interrupt: &'a Interrupt,
+    /// Who is told.
+    pub watcher: &'a mut dyn Watcher,
+}
+
+impl std::fmt::Debug for LiveCourse<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("LiveCourse").field("course", &self.course).field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// A course that was driven.
+#[derive(Debug)]
+pub struct Driven {
+    /// Judged; of what was driven, where it was stopped.
+    pub trial: Trial,
+    /// What the generator itself did.
+    pub audit: Audit,
+    /// The stop that was asked for.
+    pub stopped: Option<Signal>,
+}
+
+impl LiveCourse<'_> {
+    /// Drives `target` through the course.
+    ///
+    /// # Errors
+    /// When its traffic cannot be made, or the target does not let go of what was cancelled.
+    pub fn drive(self, target: &mut dyn Target, clock: &mut dyn Clock) -> anyhow::Result<Driven> {
+        let mut requests = self.traffic.requests(rng::derive(self.seed, "requests"))?;
+        let schedule = self.course.schedule(rng::derive(self.seed, "arrivals"));
+        let when = When::Open { schedule, cap: self.cap, on_cap: OnCap::Wait };
+        target.spread(Spread::Independent);
+        let mut watch = Watch {
+            ledger: Ledger::new(self.course, self.slo),
+            phases: self.course,
+            length: Nanos::from_secs_f64(self.course.seconds()),
+            begin: Nanos::ZERO,
+            next_look: Nanos::ZERO,
+            next_told: Nanos::ZERO,
+            lags: Histogram::new(),
+            failed: 0,
+            interrupt: self.interrupt,
+            watcher: self.watcher,
+        };
+        let cpu = thread_cpu();
+        let manner = Manner { timeout: self.timeout, chunks: Chunks::Count };
+        let driven = drive(Arrivals { when, what: &mut *requests }, manner, &mut watch, target, clock);
+        let seconds = driven.span.1.since(driven.span.0).as_secs_f64();
+        let busy = thread_cpu().since(cpu).as_secs_f64() - clock.spun().as_secs_f64();
+        let is_virtual = clock.is_virtual();
+        let audit = Audit {
+            send_lag_p99_ms: watch.lags.quantile(0.99).map_or(0.0, |nanos| nanos as f64 / 1e6),
+            cpu_share: if is_virtual { 0.0 } else { (busy / seconds.max(1e-9)).clamp(0.0, 1.0) },
+            waited_at_cap: driven.waited_at_cap,
+            events_lost: driven.events_lost,
+            failed: watch.failed,
+        };
+        let (trial, stopped) = (watch.ledger.judged(), self.interrupt.raised());
+        if driven.not_let_go > 0 && stopped.is_none() {
+            return Err(TargetHangs { held: driven.not_let_go }.into());
+        }
+        Ok(Driven { trial, audit, stopped })
+    }
+}
+
+/// Watches the course go by.
+struct Watch<'a> {
+    ledger: Ledger<'a>,
+    phases: &'a Course,
+    length: Nanos,
+    begin: Nanos,
+    next_look: Nanos,
+    next_told: Nanos,
+    lags: Histogram,
+    failed: u64,
+    interrupt: &'a Interrupt,
+    watcher: &'a mut dyn Watcher,
+}
+
+impl Stop for Watch<'_> {
+    fn begins(&mut self, now: Nanos) {
+        self.begin = now;
+        self.next_look = now + self.ledger.every();
+        self.next_told = now;
+    }
+
+    fn turn(&mut self, now: Nanos, live: &Live) -> Turn {
+        let passed = now.since(self.begin);
+        if now >= self.next_look {
+            self.next_look += self.ledger.every();
+            // What waits in a server cannot be told from what runs there.
+            let full = Full { waiting: None, in_flight: u64::from(live.in_flight) + live.waiting, replicas: None };
+            self.ledger.full(passed, full);
+        }
+        if now >= self.next_told {
+            self.next_told = now + TOLD_EVERY;
+            let phase = &self.phases.phases[self.phases.phase_at(passed)].name;
+            let (at, of) = (passed.as_secs_f64(), self.length.as_secs_f64());
+            let text = if passed < self.length { format!("{phase}: {at:.0} of {of:.0} s") } else { "following the last calls".to_owned() };
+            self.watcher.tell(Progress::CourseGoesOn { text, in_flight: live.in_flight });
+        }
+        let done = live.exhausted && live.in_flight == 0 && live.waiting == 0 && passed >= self.length;
+        if done || self.interrupt.raised().is_some() { Turn::Over } else { Turn::GoOn }
+    }
+
+    fn next_due(&self) -> Nanos {
+        self.next_look.min(self.next_told)
+    }
+
+    fn ended(&mut self, record: RequestRecord) {
+        let brief = Brief::of(&record);
+        if let Some(sent) = brief.sent {
+            self.lags.record(sent.since(brief.intended).0);
+        }
+        let nanos = |at: Nanos| at.since(brief.intended).0 as f64;
+        let felt =
+            brief.e2e().zip(brief.first_token).map(|(e2e, first)| Felt { ttft: nanos(first), tpot: brief.tpot_ns, e2e: e2e.0 as f64 });
+        self.failed += u64::from(felt.is_none());
+        let since = |at: Nanos| at.since(self.begin);
+        self.ledger.ended(since(brief.intended), since(brief.end), 1, felt.as_ref());
+    }
+}

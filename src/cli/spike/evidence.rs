@@ -1,0 +1,73 @@
+//! What a run gives a simulation: its levels, and from its request log how long calls were and how fast those that were alone.
+
+use anyhow::{Context, anyhow};
+
+use crate::capacity::throughput::Throughput;
+use crate::cli::exit::{Exit, ExitWith};
+use crate::cli::runs;
+use crate::cli::terminal::Terminal;
+use crate::curve::service_law::Alone;
+use crate::record::level::{LevelRecord, Offered};
+use crate::record::request::{Ending, RequestRecord};
+use crate::record::run::RunRecord;
+use crate::record::slo::Slo;
+use crate::store::request_log::reader::Requests;
+use crate::store::runs::{REQUEST_LOG, RunStore, is_intact, load};
+
+/// Calls whose lengths are kept: they are drawn from with replacement.
+const CALLS_MAX: usize = 20_000;
+
+/// What a run gives.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    pub(super) run: RunRecord,
+    pub(super) slo: Slo,
+    pub(super) throughput: Throughput,
+    /// Requests that had the target to themselves.
+    pub(super) alone: Vec<Alone>,
+    /// Prompt and answer of calls that completed.
+    pub(super) lengths: Vec<(u32, u32)>,
+}
+
+pub(super) fn of_run(name: &str, slo: Option<&Slo>, out: &Terminal) -> anyhow::Result<Evidence> {
+    let folder = runs::find(&RunStore::at(&out.data_dir()?), name)?;
+    let run = load(&folder).with_context(|| format!("cannot simulate from the run in `{}`", folder.display()))?;
+    if is_intact(&folder)? == Some(false) {
+        tracing::warn!("`{}` was changed after the run was finished: its digest does not fit", folder.display());
+    }
+    let throughput = match slo {
+        Some(slo) => Throughput::measured_at(&run, slo)?,
+        None => Throughput::measured(&run)?,
+    };
+    let none = || anyhow!("run `{}` names no SLO. Give one with `--slo`, such as `--slo 'ttft:p99<1000ms'`", run.id);
+    let slo = slo.or(run.slo.as_ref()).cloned().ok_or_else(none).exit_with(Exit::BadInput)?;
+    let log = folder.join(REQUEST_LOG);
+    let (mut alone, mut lengths) = (Vec::new(), Vec::new());
+    if log.is_file() {
+        for logged in Requests::open(&log)? {
+            let logged = logged?;
+            let Some(level) = run.levels.iter().find(|level| level.index == logged.level) else { continue };
+            note(level, &logged.request, &mut alone, &mut lengths);
+        }
+    } else {
+        tracing::warn!("the run kept no request log: lengths of calls are drawn from the quantiles that it kept");
+    }
+    Ok(Evidence { run, slo, throughput, alone, lengths })
+}
+
+fn note(level: &LevelRecord, request: &RequestRecord, alone: &mut Vec<Alone>, lengths: &mut Vec<(u32, u32)>) {
+    if request.ending != Ending::Completed || !level.verdict.is_valid() {
+        return;
+    }
+    if level.offered == (Offered::Closed { concurrency: 1 })
+        && let (Some(sent), Some(first)) = (request.sent, request.first_token)
+    {
+        // What came from a cache was not computed.
+        let prompt_tokens = request.prompt_tokens.saturating_sub(request.cached_tokens);
+        alone.push(Alone { prompt_tokens, ttft_s: first.since(sent).as_secs_f64() });
+    }
+    // In closed loop the first wave is shortened.
+    if matches!(level.offered, Offered::Open { .. }) && lengths.len() < CALLS_MAX {
+        lengths.push((request.prompt_tokens, request.output_tokens));
+    }
+}
