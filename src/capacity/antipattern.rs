@@ -9,8 +9,11 @@
 //!
 //! A finding never changes the answer; what makes an answer impossible is refused where the input is made.
 
+use crate::capacity::evidence;
 use crate::capacity::mix::MixDifference;
+use crate::capacity::outcome::OutcomeJudgement;
 use crate::capacity::plan::{Peak, PlanInputs};
+use crate::capacity::requirement::Requirement;
 use crate::capacity::throughput::{Basis, Provenance, Throughput};
 use crate::record::demand::LogKind;
 use crate::record::finding::{Finding, Severity};
@@ -20,7 +23,12 @@ const TYPICAL_HEADROOM: std::ops::RangeInclusive<f64> = 0.2..=0.3;
 
 /// Everything a reader should know of these inputs, gravest first.
 #[must_use]
-pub fn findings(inputs: &PlanInputs, mix: Option<&MixDifference>) -> Vec<Finding> {
+pub fn findings(
+    inputs: &PlanInputs,
+    mix: Option<&MixDifference>,
+    requirements: &[Requirement],
+    outcome: Option<&OutcomeJudgement>,
+) -> Vec<Finding> {
     let mut found = planning_for_average(inputs);
     found.extend(ignoring_recompute(inputs));
     found.extend(single_point_provisioning(inputs));
@@ -28,6 +36,7 @@ pub fn findings(inputs: &PlanInputs, mix: Option<&MixDifference>) -> Vec<Finding
     found.extend(another_machine(&inputs.throughput));
     found.extend(log_counted_twice(inputs));
     found.extend(another_mix(inputs, mix));
+    found.extend(evidence::findings(inputs, requirements, outcome));
     found.extend(inputs.throughput.doubts.iter().cloned());
     found.extend(inputs.doubts.iter().cloned());
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -100,12 +109,16 @@ fn another_mix(inputs: &PlanInputs, mix: Option<&MixDifference>) -> Option<Findi
             "token_mix_differs",
             severity,
             format!(
-                "measured with {:.0} prompt and {:.0} answer tokens, asked for {:.0} and {:.0}: the rate is taken times {:.3}, the safe end of what that can mean",
+                "measured with {:.0} prompt and {:.0} answer tokens, asked for {:.0} and {:.0}: the rate is taken times {:.3}, {}",
                 measured.input,
                 measured.output,
                 asked.input,
                 asked.output,
-                mix.at_worst()
+                mix.factor(),
+                match mix.by_cost {
+                    Some(cost) => format!("by the measured cost of tokens ({cost:.3}; never above 1), at worst times {:.3}", mix.low_end()),
+                    None => "the safe end of what that can mean".to_owned(),
+                }
             ),
             "Measure with the log's own lengths: `plimsoll demand LOG --workload-out FILE`, then `plimsoll bench --workload FILE`",
         ));
@@ -157,6 +170,12 @@ fn ignoring_latency(throughput: &Throughput) -> Vec<Finding> {
             Severity::Warning,
             format!("throughput_per_gpu of {} calls/s was given, with no SLO and no interval behind it", throughput.planned.get()),
             "Measure it with `plimsoll bench`; a closed-loop plateau or a tokens/s figure is not this number",
+        ));
+        found.push(Finding::new(
+            "no_slo",
+            Severity::Warning,
+            "no latency objective stands behind the rate: capacity without an SLO is meaningless, and a plateau reached with none is no capacity",
+            "Plan from a run, whose rate holds within its SLO, or give the highest rate that met yours",
         ));
     }
     if throughput.basis == Basis::FromCurve {

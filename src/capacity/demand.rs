@@ -8,18 +8,23 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::evidence::needed_for;
 use crate::capacity::mix::TokenMix;
-use crate::capacity::plan::{Input, Peak, PlanInputs};
+use crate::capacity::outcome::OutcomeInputs;
+use crate::capacity::plan::{Input, Intervals, Peak, PlanInputs, Sessions};
 use crate::capacity::scenario::Scenario;
 use crate::capacity::throughput::Provenance;
 use crate::clock::Nanos;
-use crate::record::demand::{Demand, LogKind, WindowRates};
+use crate::record::demand::{ConcurrencySource, Demand, Hour, LogKind, WindowRates};
 use crate::record::finding::{Finding, Severity};
 use crate::units::NotAQuantity;
 use crate::units::rate::{RecomputeMultiplier, VisibleRate};
 
 /// The scenario that a log's hours of an incident describe.
 const INCIDENT: &str = "Incident recovery";
+
+/// Successful outputs from which an hour tells a multiplier of its own.
+const REQUESTS_OF_AN_HOUR: u64 = 30;
 
 /// Which peak of a log is planned for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +158,9 @@ pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> R
         .scenarios
         .into_iter()
         .map(|scenario| Scenario { recompute: scenario.recompute.or(incident.filter(|_| scenario.name == INCIDENT)), ..scenario });
+    let sessions = sessions(demand);
+    let doubts = demand.findings.iter().filter(|finding| finding.severity > Severity::Note).map(of_the_log);
+    let doubts = doubts.chain(few_windows(rates, peak));
     Ok(PlanInputs {
         average: Input { value: average, provenance: logged() },
         peak: Some(Peak::Logged {
@@ -163,9 +171,57 @@ pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> R
         recompute: recompute.map_or(inputs.recompute, |value| Input { value, provenance: logged() }),
         scenarios: scenarios.collect(),
         log: Some(demand.log),
+        calls_in_flight: inputs.calls_in_flight.or_else(|| {
+            let calls = sessions.filter(|sessions| sessions.are_calls)?;
+            Some(Input { value: calls.most, provenance: logged() })
+        }),
+        sessions,
+        intervals: Intervals {
+            peak: visible(rates.p95_rps).ok().zip(visible(rates.max_rps).ok()).map(|(low, high)| (low.get(), high.get())),
+            recompute: recompute.and_then(|_| by_hour(demand)),
+        },
+        gap_cv: demand.gap_cv,
+        prompt_p99: demand.input_tokens.as_ref().map(|lengths| lengths.p99),
+        outcome: OutcomeInputs {
+            logged_ms: demand.outcome_ms.clone(),
+            calls: demand.calls_of_outcomes.clone(),
+            ..inputs.outcome
+        },
         mix: mix(demand).map(|value| Input { value, provenance: logged() }).or(inputs.mix),
-        doubts: demand.findings.iter().filter(|finding| finding.severity > Severity::Note).map(of_the_log).collect(),
+        doubts: inputs.doubts.into_iter().chain(doubts).collect(),
         ..inputs
+    })
+}
+
+/// What was going on at once. Sessions hold a call only some of the time; what the column is called tells them apart.
+fn sessions(demand: &Demand) -> Option<Sessions> {
+    let found = demand.concurrency.as_ref()?;
+    let column = demand.columns.get("concurrent").map_or("", String::as_str);
+    let are_calls = found.source == ConcurrencySource::Counted || !column.to_lowercase().contains("session");
+    Some(Sessions { most: found.at_peak_minute.unwrap_or(found.max) as f64, are_calls })
+}
+
+/// The lowest and the highest multiplier of hours that have enough requests to tell one.
+fn by_hour(demand: &Demand) -> Option<(f64, f64)> {
+    let multipliers = demand.hours.iter().filter(|hour| hour.succeeded >= REQUESTS_OF_AN_HOUR).filter_map(Hour::multiplier);
+    multipliers.fold(None, |ends: Option<(f64, f64)>, next| Some(ends.map_or((next, next), |(low, high)| (low.min(next), high.max(next)))))
+}
+
+/// A quantile of windows needs windows beyond it.
+fn few_windows(rates: &WindowRates, peak: PeakOf) -> Option<Finding> {
+    let quantile = match peak.quantile {
+        PeakQuantile::P95 => 0.95,
+        PeakQuantile::P99 => 0.99,
+        PeakQuantile::Max => return None,
+    };
+    let needed = needed_for(quantile);
+    (rates.windows < needed).then(|| {
+        Finding::new(
+            "peak_from_few_windows",
+            Severity::Warning,
+            format!("the peak {peak} comes from {} windows; {needed} leave ten beyond it", rates.windows),
+            "Give a longer log, or plan for the largest window: `--peak-of max:1m`",
+        )
     })
 }
 

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
+use crate::capacity::plan::PlanInputs;
+use crate::capacity::redundancy;
 use crate::capacity::staffing::square_root;
 use crate::units::gpus::Gpus;
 use crate::units::rate::{CallRate, CallRatePerGpu, VisibleRate};
@@ -12,7 +14,7 @@ use crate::units::rate::{CallRate, CallRatePerGpu, VisibleRate};
 const SQUARE_ROOT_BETA: f64 = 1.0;
 
 /// Where replicas stand and what they cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct FleetInputs {
     /// GPUs of one node; `None` where nodes are not counted.
     pub gpus_per_node: Option<NonZeroU32>,
@@ -22,6 +24,24 @@ pub struct FleetInputs {
     pub gpus_per_domain: Option<NonZeroU32>,
     /// Of one GPU, per hour, in whatever money.
     pub price_per_gpu_hour: Option<f64>,
+    /// How available replicas are, and the fleet has to be.
+    pub availability: Option<Availability>,
+}
+
+/// Replicas fail one by one, independently of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Availability {
+    /// Probability that a replica stands, in (0, 1].
+    pub of_replica: f64,
+    /// Probability with which enough have to stand, in (0, 1).
+    pub of_fleet: f64,
+}
+
+impl Default for FleetInputs {
+    /// One failure domain may be lost; nothing else is known.
+    fn default() -> Self {
+        Self { gpus_per_node: None, spare_domains: 1, gpus_per_domain: None, price_per_gpu_hour: None, availability: None }
+    }
 }
 
 /// Machines that carry a need.
@@ -29,8 +49,12 @@ pub struct FleetInputs {
 pub struct Fleet {
     /// Replicas that carry it.
     pub replicas: u64,
-    /// Replicas with the spare failure domains.
+    /// Replicas with the spare failure domains, and no fewer than availability wants.
     pub replicas_with_spare: u64,
+    /// Replicas of which enough stand with the wanted probability; `None` where no availability was given, or no number does.
+    pub for_availability: Option<u64>,
+    /// Probability that enough of those that are owned stand; `None` where no availability was given.
+    pub stand: Option<f64>,
     /// GPUs of those.
     pub gpus: u64,
     /// Nodes of those, where nodes are counted.
@@ -80,13 +104,16 @@ pub struct Carries {
 impl Fleet {
     /// The smallest that carries the need in whole replicas, and still does when the spare failure domains are gone.
     #[must_use]
-    pub fn of(carries: &Carries, gpus_per_replica: NonZeroU32, inputs: &FleetInputs) -> Self {
+    pub fn of(carries: &Carries, inputs: &PlanInputs) -> Self {
+        let (gpus_per_replica, price, inputs) = (inputs.gpus_per_replica, inputs.price(), &inputs.fleet);
         let per_replica = u64::from(gpus_per_replica.get());
         let replicas = carries.exact.in_groups_of(gpus_per_replica).replicas;
         // A replica that stands on several nodes is lost with any of them.
         let domain = inputs.gpus_per_domain.or(inputs.gpus_per_node).map_or(per_replica, |gpus| u64::from(gpus.get()));
         let replicas_per_domain = (domain / per_replica).max(1);
-        let replicas_with_spare = replicas + u64::from(inputs.spare_domains) * replicas_per_domain;
+        let for_availability = inputs.availability.and_then(|wanted| redundancy::replicas(replicas, wanted.of_replica, wanted.of_fleet));
+        let with_domains = replicas + u64::from(inputs.spare_domains) * replicas_per_domain;
+        let replicas_with_spare = for_availability.unwrap_or(0).max(with_domains);
         let gpus = replicas_with_spare * per_replica;
         let nodes = inputs.gpus_per_node.map(|node| nodes(replicas_with_spare, per_replica, u64::from(node.get())));
         let owned = nodes.zip(inputs.gpus_per_node).map_or(gpus, |(nodes, node)| gpus.max(nodes * u64::from(node.get())));
@@ -98,12 +125,14 @@ impl Fleet {
         Self {
             replicas,
             replicas_with_spare,
+            for_availability,
+            stand: inputs.availability.map(|wanted| redundancy::enough_stand(replicas_with_spare, replicas, wanted.of_replica)),
             gpus: owned,
             nodes,
             utilisation_at_average: average_calls.get() / carries.throughput.get() / owned as f64,
             square_root_gpus,
             square_root_headroom: square_root_gpus / bare - 1.0,
-            cost: inputs.price_per_gpu_hour.map(|price| cost(price * owned as f64, carries)),
+            cost: price.map(|price| cost(price * owned as f64, carries)),
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::num::NonZeroU32;
 
+use crate::capacity::mix::TokenMix;
+use crate::capacity::operating::{Measured, Operating};
 use crate::capacity::throughput::{Basis, Provenance, Throughput};
 use crate::record::finding::{Finding, Severity};
 use crate::record::imported::{Imported, Load, Point, each_once};
@@ -96,9 +98,20 @@ impl Throughput {
             quick: false,
             run_complete: true,
             calls_in_flight: None,
-            mix: None,
+            mix: best.mix(),
+            operating: Operating { measured: best.measured(), ..Operating::default() },
             doubts: doubts(best, &judged, slo, gpus),
         })
+    }
+}
+
+impl Judged<'_> {
+    fn mix(&self) -> Option<TokenMix> {
+        Some(TokenMix { input: self.point.mean_input_tokens?, output: self.point.mean_output_tokens? })
+    }
+
+    fn measured(&self) -> Measured {
+        Measured { requests: self.point.completed, ..Measured::default() }
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! A call costs `input / P + output / D` of a GPU's time, whatever its rates of prefill `P` and decode `D` are. So if no length grows
 //! by more than a factor, the cost does not either: dividing by the larger of the two factors is safe without knowing `P` and `D`,
-//! dividing by the smaller is the most that can be hoped for.
+//! dividing by the smaller is the most that can be hoped for. Where a run's levels tell `P` and `D` ([`StepCost`]), the plan takes the ratio
+//! of both costs, and the safe factor stands as the low end of its range.
 
 use serde::Serialize;
+
+use crate::capacity::step_cost::StepCost;
 
 /// Beyond this difference of a mean length a plan refuses unless it is told to go on.
 const ACCEPTED: f64 = 0.20;
@@ -25,6 +28,8 @@ pub struct MixDifference {
     pub measured: TokenMix,
     /// Asked for.
     pub asked: TokenMix,
+    /// Cost of a measured call over that of an asked one, by the measured cost of a token; `None` where that is not known.
+    pub by_cost: Option<f64>,
 }
 
 impl MixDifference {
@@ -32,8 +37,33 @@ impl MixDifference {
     #[must_use]
     pub fn between(measured: TokenMix, asked: TokenMix) -> Option<Self> {
         let positive = |mix: TokenMix| mix.input > 0.0 && mix.output > 0.0;
-        let difference = Self { measured, asked };
+        let difference = Self { measured, asked, by_cost: None };
         (positive(measured) && positive(asked) && difference.largest() > 0.001).then_some(difference)
+    }
+
+    /// With the cost of tokens, where it is known.
+    #[must_use]
+    pub fn with_cost(self, cost: Option<&StepCost>) -> Self {
+        Self { by_cost: cost.map(|cost| cost.call_ms(self.measured) / cost.call_ms(self.asked)), ..self }
+    }
+
+    /// What the plan multiplies the measured rate by: the ratio of costs where that is known, else the safe factor. Never above 1.
+    #[must_use]
+    pub fn factor(&self) -> f64 {
+        self.by_cost.map_or_else(|| self.at_worst(), |by_cost| by_cost.min(1.0))
+    }
+
+    /// The low end of what it may be: the safe factor. It takes the cost of an answer token as fixed; where reading a longer context costs
+    /// more than that, the ratio of costs.
+    #[must_use]
+    pub fn low_end(&self) -> f64 {
+        self.at_worst().min(self.factor())
+    }
+
+    /// The high end.
+    #[must_use]
+    pub fn high_end(&self) -> f64 {
+        self.at_best().max(self.factor())
     }
 
     fn factors(&self) -> (f64, f64) {

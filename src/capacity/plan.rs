@@ -11,6 +11,7 @@ use crate::capacity::antipattern;
 use crate::capacity::demand::PeakOf;
 use crate::capacity::fleet::FleetInputs;
 use crate::capacity::mix::{MixDifference, TokenMix};
+use crate::capacity::outcome::{OutcomeInputs, OutcomeJudgement};
 use crate::capacity::requirement::{AskedPeak, Requirement};
 use crate::capacity::retries::{Overload, USUAL_ATTEMPTS};
 use crate::capacity::scenario::Scenario;
@@ -63,6 +64,24 @@ pub enum Peak {
     AverageOnPurpose,
 }
 
+/// What was going on at once at a log's peak: the worst simultaneous load that it saw.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sessions {
+    /// Most at once in the busiest minute; where that is not known, in the whole log.
+    pub most: f64,
+    /// Whether they are calls in flight, and not sessions, which may wait for their users.
+    pub are_calls: bool,
+}
+
+/// What inputs may be instead of what they are, by the log that they come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Intervals {
+    /// Of the planned peak, visible requests/s: the 95th percentile and the largest of the same windows.
+    pub peak: Option<(f64, f64)>,
+    /// Of the recompute multiplier: the lowest and the highest of the log's hours.
+    pub recompute: Option<(f64, f64)>,
+}
+
 /// Everything a plan depends on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlanInputs {
@@ -84,6 +103,18 @@ pub struct PlanInputs {
     pub log: Option<LogKind>,
     /// Calls in flight at the planned peak, where they are known otherwise than through the rate.
     pub calls_in_flight: Option<Input<f64>>,
+    /// Most sessions or calls that the log saw at once in its busiest minute.
+    pub sessions: Option<Sessions>,
+    /// Tokens that the KV cache of one GPU holds, where that is known.
+    pub kv_tokens_per_gpu: Option<Input<f64>>,
+    /// What peak and recompute multiplier may be instead, by the log.
+    pub intervals: Intervals,
+    /// Coefficient of variation of the gaps between calls, by the log; 1 for Poisson.
+    pub gap_cv: Option<f64>,
+    /// The 99th percentile of prompt lengths, tokens, by the log.
+    pub prompt_p99: Option<f64>,
+    /// Outcomes, and their objective.
+    pub outcome: OutcomeInputs,
     /// Mean tokens of a call, where they are known.
     pub mix: Option<Input<TokenMix>>,
     /// Whether a mix far from the measured one is planned with all the same.
@@ -105,6 +136,8 @@ impl PlanInputs {
     #[must_use]
     pub fn assumed(throughput: Throughput) -> Self {
         let one = VisibleRate::new(1.0).expect("1 request/s is a rate");
+        let measured = throughput.provenance.clone();
+        let kv_tokens_per_gpu = throughput.operating.kv_tokens_per_gpu.map(|value| Input { value, provenance: measured });
         Self {
             throughput,
             average: Input { value: one, provenance: Provenance::Default },
@@ -115,6 +148,12 @@ impl PlanInputs {
             scenarios: Scenario::of_the_capacity_model(),
             log: None,
             calls_in_flight: None,
+            sessions: None,
+            kv_tokens_per_gpu,
+            intervals: Intervals::default(),
+            gap_cv: None,
+            prompt_p99: None,
+            outcome: OutcomeInputs::default(),
             mix: None,
             accept_mix: false,
             fleet: FleetInputs::default(),
@@ -124,13 +163,25 @@ impl PlanInputs {
     }
 }
 
+impl PlanInputs {
+    /// Of one GPU for an hour, where it is known.
+    #[must_use]
+    pub fn price(&self) -> Option<f64> {
+        self.fleet.price_per_gpu_hour
+    }
+}
+
 /// Inputs, answers and doubts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// What it depends on.
     pub inputs: PlanInputs,
+    /// How the demand's calls differ from those that were measured; `None` where they do not, or nobody knows.
+    pub mix: Option<MixDifference>,
     /// The planned peak first, where there is one.
     pub requirements: Vec<Requirement>,
+    /// Outcomes against their objective; `None` without one.
+    pub outcome: Option<OutcomeJudgement>,
     /// What a reader should know.
     pub findings: Vec<Finding>,
 }
@@ -170,6 +221,7 @@ impl Plan {
             (Some(measured), Some(asked)) => MixDifference::between(measured, asked.value),
             _ => None,
         };
+        let mix = mix.map(|mix| mix.with_cost(inputs.throughput.operating.step.as_ref()));
         if let Some(refused) = mix.filter(|mix| mix.is_refused() && !inputs.accept_mix) {
             return Err(PlanError::Mix { difference: refused });
         }
@@ -184,26 +236,27 @@ impl Plan {
             Some(Peak::AverageOnPurpose) => Some(("Average as peak".to_owned(), average)),
         };
         let recompute = inputs.recompute.value;
+        let planned_calls = planned.as_ref().map(|(_, rate)| *rate * recompute);
         let mut requirements = Vec::new();
         if let Some((name, rate)) = &planned {
-            let asked = AskedPeak { name, rate: *rate, recompute, of_planned: 1.0, scenario: None };
+            let asked = AskedPeak { name, rate: *rate, recompute, planned_calls, scenario: None };
             requirements.push(Requirement::of(&asked, &inputs, mix.as_ref()));
         }
         for scenario in &inputs.scenarios {
             let rate = scenario.peak(average);
-            let of_planned = planned.as_ref().map_or(1.0, |(_, planned)| rate.get() / planned.get());
             let recompute = scenario.recompute.unwrap_or(recompute);
-            let asked = AskedPeak { name: &scenario.name, rate, recompute, of_planned, scenario: Some(scenario) };
+            let asked = AskedPeak { name: &scenario.name, rate, recompute, planned_calls, scenario: Some(scenario) };
             requirements.push(Requirement::of(&asked, &inputs, mix.as_ref()));
         }
         if let Some(first) = requirements.first().map(|first| first.fleet.gpus) {
-            let one_gpu = inputs.throughput.point.times(mix.as_ref().map_or(1.0, MixDifference::at_worst));
+            let one_gpu = inputs.throughput.point.times(mix.as_ref().map_or(1.0, MixDifference::factor));
             for requirement in &mut requirements {
                 let overload = Overload::of(requirement.calls, first, one_gpu, inputs.attempts);
                 requirement.on_first_fleet = Some(overload).filter(|overload| overload.failing > 0.0);
             }
         }
-        let findings = antipattern::findings(&inputs, mix.as_ref());
-        Ok(Self { inputs, requirements, findings })
+        let outcome = OutcomeJudgement::of(&inputs.outcome, recompute.get(), inputs.throughput.operating.call.as_ref());
+        let findings = antipattern::findings(&inputs, mix.as_ref(), &requirements, outcome.as_ref());
+        Ok(Self { inputs, mix, requirements, outcome, findings })
     }
 }

@@ -3,11 +3,13 @@
 use serde::Serialize;
 
 use crate::capacity::fleet::{Carries, Fleet};
-use crate::capacity::formula::required_capacity;
 use crate::capacity::mix::MixDifference;
-use crate::capacity::plan::PlanInputs;
+use crate::capacity::need::Terms;
+use crate::capacity::plan::{Peak, PlanInputs};
 use crate::capacity::retries::Overload;
 use crate::capacity::scenario::{Lasts, Scenario};
+use crate::capacity::sensitivity::{self, Sensitivity};
+use crate::capacity::waiting::Waiting;
 use crate::units::gpus::{Gpus, Groups};
 use crate::units::rate::{CallRate, CallRatePerGpu, LoadMultiplier, RecomputeMultiplier, VisibleRate};
 use crate::units::share::Headroom;
@@ -20,6 +22,8 @@ pub enum Resource {
     Rate,
     /// Calls at once.
     CallsInFlight,
+    /// Tokens in the KV cache.
+    KvTokens,
 }
 
 /// The need by one of them.
@@ -42,15 +46,6 @@ pub struct Margin {
     pub without: Gpus,
 }
 
-/// What one input does to the answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Sensitivity {
-    /// Which input grows by a tenth.
-    pub input: &'static str,
-    /// GPUs more (or fewer, below 0).
-    pub gpus: f64,
-}
-
 /// The answer for one peak.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Requirement {
@@ -64,6 +59,10 @@ pub struct Requirement {
     pub peak: VisibleRate,
     /// Inference calls per second at the peak.
     pub calls: CallRate,
+    /// Calls in flight at the peak, stated or by Little's law; `None` where neither is known.
+    pub calls_in_flight: Option<f64>,
+    /// Tokens in the KV caches at the peak; `None` where the cache or the calls in flight are not known.
+    pub resident_kv_tokens: Option<f64>,
     /// The need by each thing that GPUs run out of; the largest binds.
     pub needs: Vec<Need>,
     /// What binds.
@@ -74,16 +73,18 @@ pub struct Requirement {
     pub whole_gpus: u64,
     /// Rounded up to whole replicas.
     pub groups: Groups,
-    /// The need at the upper and at the lower end of the throughput interval; `None` where there is no interval.
+    /// The need at the upper and at the lower end of the throughput interval and of the token mix; `None` where there is no interval.
     pub range: Option<(Gpus, Gpus)>,
     /// The need with no margin at all: published throughput, no headroom.
     pub bare: Gpus,
     /// Each margin by itself.
     pub margins: Vec<Margin>,
-    /// What a tenth more of each input does.
+    /// What each input does.
     pub sensitivity: Vec<Sensitivity>,
     /// As machines.
     pub fleet: Fleet,
+    /// How calls wait on the replicas that carry it; `None` where latency was not measured at the planned rate.
+    pub waiting: Option<Waiting>,
     /// What this peak does to the fleet of the first requirement, where clients try again; `None` where that fleet carries it.
     pub on_first_fleet: Option<Overload>,
 }
@@ -93,67 +94,61 @@ pub(super) struct AskedPeak<'a> {
     pub(super) name: &'a str,
     pub(super) rate: VisibleRate,
     pub(super) recompute: RecomputeMultiplier,
-    /// Of the planned peak, which calls in flight are known at; 1 for itself.
-    pub(super) of_planned: f64,
+    /// Calls of the planned peak, which calls in flight are known at; `None` where none is planned.
+    pub(super) planned_calls: Option<CallRate>,
     pub(super) scenario: Option<&'a Scenario>,
 }
 
 impl Requirement {
     pub(super) fn of(asked: &AskedPeak<'_>, inputs: &PlanInputs, mix: Option<&MixDifference>) -> Self {
-        let (throughput, headroom) = (&inputs.throughput, inputs.headroom.value);
+        let throughput = &inputs.throughput;
         let (peak, recompute) = (asked.rate, asked.recompute);
-        let of_mix = mix.map_or(1.0, MixDifference::at_worst);
-        let (planned, point) = (throughput.planned.times(of_mix), throughput.point.times(of_mix));
-        let at = |one_gpu: CallRatePerGpu| required_capacity(peak, recompute, one_gpu, headroom);
-        let by_rate = at(planned);
-        let without_headroom = required_capacity(peak, recompute, planned, Headroom::NONE);
-        let mut margins = vec![Margin { name: "headroom", factor: 1.0 + headroom.get(), without: without_headroom }];
-        if planned < point {
-            margins.push(Margin { name: "lower end of throughput", factor: point.get() / planned.get(), without: at(point) });
+        let terms = Terms::of(asked, inputs, mix);
+        let of_mix = mix.map_or(1.0, MixDifference::factor);
+        let point = throughput.point.times(of_mix);
+        let Need { of: binding, gpus: exact } = terms.binding();
+        let at = |one_gpu: CallRatePerGpu| Terms { one_gpu, ..terms }.exact();
+        let margin = |name, without: Gpus| Margin { name, factor: exact.get() / without.get(), without };
+        let mut margins = vec![margin("headroom", Terms { headroom: Headroom::NONE, ..terms }.exact())];
+        if terms.one_gpu < point {
+            margins.push(margin("lower end of throughput", at(point)));
         }
         if of_mix < 1.0 {
-            margins.push(Margin { name: "token mix", factor: 1.0 / of_mix, without: at(throughput.planned) });
+            margins.push(margin("token mix", at(throughput.planned)));
         }
-        let mut needs = vec![Need { of: Resource::Rate, gpus: by_rate }];
-        if let (Some(in_flight), Some(per_gpu)) = (&inputs.calls_in_flight, throughput.calls_in_flight) {
-            let held = Gpus::holding(in_flight.value * asked.of_planned, per_gpu);
-            needs.extend(held.map(|gpus| Need { of: Resource::CallsInFlight, gpus: gpus.with_headroom(headroom) }));
-        }
-        let binding = needs.iter().copied().reduce(|most, next| if next.gpus > most.gpus { next } else { most });
-        let Need { of: binding, gpus: exact } = binding.unwrap_or(needs[0]);
-        let bare = required_capacity(peak, recompute, point, Headroom::NONE);
-        let change = |input, changed: Gpus| Sensitivity { input, gpus: changed.get() - by_rate.get() };
+        let bare = Terms { one_gpu: point, headroom: Headroom::NONE, ..terms }.exact();
+        let (low_mix, high_mix) = mix.map_or((1.0, 1.0), |mix| (mix.low_end(), mix.high_end()));
+        let is_peak_of_log = asked.scenario.is_none() && matches!(inputs.peak, Some(Peak::Logged { .. }));
         let average = inputs.average.value;
         let carries = Carries {
             exact,
             bare,
             average: (average, average * inputs.recompute.value),
             peak: (peak, peak * recompute),
-            throughput: planned,
+            throughput: terms.one_gpu,
             output_tokens: inputs.mix.as_ref().map(|mix| mix.value).or(throughput.mix).map(|mix| mix.output),
         };
+        let fleet = Fleet::of(&carries, inputs);
         Self {
             name: asked.name.to_owned(),
             times_average: asked.scenario.map(|scenario| scenario.times_average),
             lasts: asked.scenario.map_or(Lasts::NotStated, |scenario| scenario.lasts),
             peak,
-            calls: peak * recompute,
+            calls: terms.calls(),
             binding,
             exact,
             whole_gpus: exact.whole_gpus(),
             groups: exact.in_groups_of(inputs.gpus_per_replica),
-            range: throughput.ends.map(|(low, high)| (at(high.times(mix.map_or(1.0, MixDifference::at_best))), at(low.times(of_mix)))),
+            range: throughput.ends.map(|(low, high)| (at(high.times(high_mix)), at(low.times(low_mix)))),
             bare,
             margins,
-            sensitivity: vec![
-                change("peak", required_capacity(peak * LoadMultiplier::AND_A_TENTH, recompute, planned, headroom)),
-                change("recompute", required_capacity(peak, recompute.and_a_tenth(), planned, headroom)),
-                change("throughput_per_gpu", at(planned.and_a_tenth())),
-                change("headroom", required_capacity(peak, recompute, planned, headroom.and_a_tenth())),
-            ],
-            fleet: Fleet::of(&carries, inputs.gpus_per_replica, &inputs.fleet),
+            sensitivity: sensitivity::of(&terms, inputs, is_peak_of_log),
+            waiting: Waiting::of(terms.calls().get(), fleet.replicas * u64::from(inputs.gpus_per_replica.get()), inputs),
+            fleet,
             on_first_fleet: None,
-            needs,
+            calls_in_flight: terms.in_flight(),
+            resident_kv_tokens: terms.resident_tokens(),
+            needs: terms.needs(),
         }
     }
 }

@@ -6,7 +6,9 @@
 
 use serde::Serialize;
 
+use crate::capacity::call_latency::CallLatency;
 use crate::capacity::mix::TokenMix;
+use crate::capacity::operating::Operating;
 use crate::curve::load_latency::{Reading, capacity_at};
 use crate::record::finding::Finding;
 use crate::record::run::{Headline, HeadlineStatus, RunRecord, RunStatus};
@@ -91,6 +93,8 @@ pub struct Throughput {
     pub calls_in_flight: Option<f64>,
     /// Mean tokens of the calls that it was measured with.
     pub mix: Option<TokenMix>,
+    /// What else is known of one GPU at that rate.
+    pub operating: Operating,
     /// What is known against an imported number; a plan has them among its findings.
     #[serde(skip)]
     pub doubts: Vec<Finding>,
@@ -151,6 +155,7 @@ impl Throughput {
             run_complete: true,
             calls_in_flight: None,
             mix: None,
+            operating: Operating::default(),
             doubts: Vec::new(),
         }
     }
@@ -187,6 +192,7 @@ impl Throughput {
             run_complete: run.status == RunStatus::Complete,
             calls_in_flight: headline.calls_in_flight_per_gpu,
             mix: Some(TokenMix { input: run.workload.mean_input_tokens, output: run.workload.mean_output_tokens }),
+            operating: Operating::of(run, low, headline.calls_in_flight_per_gpu),
             doubts: Vec::new(),
         })
     }
@@ -224,14 +230,16 @@ impl Throughput {
             Some((low, high)) => Some((in_proportion(low)?, in_proportion(high)?)),
             None => None,
         };
+        let planned = in_proportion(measured.planned)?;
         Ok(Self {
-            planned: in_proportion(measured.planned)?,
+            planned,
             basis: Basis::FromCurve,
             point: rate(value)?,
             ends,
             slo: Some(slo.to_string()),
             // Those of another rate.
             calls_in_flight: None,
+            operating: Operating { call: CallLatency::at_load(&run.levels, planned.get()), ..measured.operating },
             ..measured
         })
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::operating::Operating;
 use crate::capacity::throughput::{NoCapacity, Throughput};
 use crate::record::SCHEMA_VERSION;
 use crate::record::run::RunRecord;
@@ -147,7 +148,10 @@ impl Transfer {
             "carried over to {} by a measured ratio of {:.3} ({low:.3} to {high:.3}, runs {} and {})",
             self.server_name, self.ratio, self.built_in, self.server
         ));
-        Ok(Throughput { planned: by(throughput.planned, low)?, point: by(throughput.point, self.ratio)?, ends, labels, ..throughput })
+        // Its cache, its latencies and its cost of a token are the built-in engine's, and say nothing of the server's.
+        let operating = Operating { kind: throughput.operating.kind.clone(), ..Operating::default() };
+        let (planned, point) = (by(throughput.planned, low)?, by(throughput.point, self.ratio)?);
+        Ok(Throughput { planned, point, ends, labels, operating, ..throughput })
     }
 }
 

@@ -26,6 +26,7 @@ mod nvml_args;
 pub mod plan;
 mod plan_file;
 pub mod plan_inputs;
+mod price;
 pub mod progress;
 mod report;
 pub mod runs;

@@ -9,6 +9,7 @@ use crate::capacity::scenario::{Lasts, Scenario, ScenarioError};
 use crate::cli::length_of_time;
 use crate::cli::plan_file::{FileScenario, PlanFile};
 use crate::clock::Nanos;
+use crate::record::finding::{Finding, Severity};
 use crate::record::run::DemandRecord;
 use crate::units::NotAQuantity;
 use crate::units::rate::{CallRatePerGpu, LoadMultiplier, RecomputeMultiplier, VisibleRate};
@@ -106,6 +107,7 @@ impl PlanInputArgs {
         let from = || PlanFile::provenance(name);
         let window = Nanos::from_secs_f64(file.peak_window_s.unwrap_or(60.0));
         let peak = file.peak_rps.map(VisibleRate::new).transpose()?.map(|rate| Peak::Planned { rate, window });
+        let unstated = (file.peak_rps.is_some() && file.peak_window_s.is_none()).then(|| window_unstated(name));
         let own = file.scenarios.iter().map(scenario_of).collect::<anyhow::Result<Vec<_>>>()?;
         let average = file.average_rps.map(VisibleRate::new).transpose()?;
         let recompute = file.recompute.map(RecomputeMultiplier::new).transpose()?;
@@ -117,9 +119,20 @@ impl PlanInputArgs {
             headroom: headroom.map_or(inputs.headroom, |value| Input { value, provenance: from() }),
             gpus_per_replica: file.gpus_per_replica.and_then(NonZeroU32::new).unwrap_or(inputs.gpus_per_replica),
             scenarios: inputs.scenarios.into_iter().chain(own).collect(),
+            doubts: inputs.doubts.into_iter().chain(unstated).collect(),
             ..inputs
         })
     }
+}
+
+/// The same traffic has a far higher peak over a second than over a minute.
+fn window_unstated(file: &str) -> Finding {
+    Finding::new(
+        "peak_window_not_stated",
+        Severity::Warning,
+        format!("`{file}` gives a peak and not the window that it is a rate over; a minute was taken"),
+        "Give `peak_window_s` beside `peak_rps`: one trace's peak is 26 times its mean over a second and 3.8 times over a minute",
+    )
 }
 
 fn scenario_of(scenario: &FileScenario) -> anyhow::Result<Scenario> {

@@ -76,11 +76,21 @@ impl LoadLatencyCurve {
     /// depends on their own results. A percentile that levels do not record gives an empty curve.
     #[must_use]
     pub fn of(levels: &[LevelRecord], metric: SloMetric, percentile: f64) -> Self {
+        Self::reading(levels, |level| Some(quantile(&distribution(level, metric), percentile)?.unwrap_or(f64::INFINITY)))
+    }
+
+    /// Of the same levels, the mean of the requests that ended well.
+    #[must_use]
+    pub fn of_means(levels: &[LevelRecord], metric: SloMetric) -> Self {
+        Self::reading(levels, |level| distribution(level, metric).mean)
+    }
+
+    fn reading(levels: &[LevelRecord], read: impl Fn(&LevelRecord) -> Option<f64>) -> Self {
         let points = levels.iter().filter(|level| feeds(level)).filter_map(|level| {
             let Offered::Open { calls_per_s, .. } = level.offered else { return None };
             let latency = match level.verdict.outcome {
                 Outcome::Unstable | Outcome::Oom | Outcome::Shedding => f64::INFINITY,
-                _ => quantile(&distribution(level, metric), percentile)?.unwrap_or(f64::INFINITY),
+                _ => read(level)?,
             };
             Some((calls_per_s / f64::from(level.per_device.devices.max(1)), latency, level.counts.cohort))
         });

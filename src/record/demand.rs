@@ -54,6 +54,9 @@ pub struct Demand {
     pub latency_ms: Option<Lengths>,
     /// From a visible request's first call to the end of its last, of those that succeeded, milliseconds.
     pub outcome_ms: Option<Lengths>,
+    /// Calls of a visible request, of those that succeeded, where the log has their ids.
+    #[serde(default)]
+    pub calls_of_outcomes: Option<Lengths>,
     /// How much was going on at once.
     pub concurrency: Option<Concurrency>,
     /// Hidden work, where the log has ids of visible requests.
@@ -126,7 +129,7 @@ pub struct Lengths {
     pub p99: f64,
     /// Largest.
     pub max: f64,
-    /// Shares and values, rising, for a workload that has these lengths; empty where it is of no use.
+    /// Shares and values, rising: for a workload that has these lengths, or an objective of outcomes; empty where it is of no use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quantiles: Vec<(f64, f64)>,
 }

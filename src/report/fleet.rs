@@ -1,7 +1,7 @@
 //! The machines of a plan: what binds, spares, nodes, how busy they are, what they cost, and what too few of them would do.
 
 use crate::capacity::plan::Plan;
-use crate::capacity::requirement::{Requirement, Resource};
+use crate::capacity::requirement::Requirement;
 use crate::report::grid::{Cell, Grid, Head};
 use crate::report::number::{NONE, grouped, three, three_or_none};
 use crate::report::paint::Tone;
@@ -12,7 +12,6 @@ pub(super) fn grid(plan: &Plan) -> Grid {
     let plural = format!("{}s", plan.inputs.throughput.device_noun);
     let mut heads = vec![
         Head::words("peak"),
-        Head::words("binds"),
         Head::number("replicas", ""),
         Head::number("+ spare", ""),
         Head::number("owned", &plural),
@@ -26,7 +25,6 @@ pub(super) fn grid(plan: &Plan) -> Grid {
         let fleet = &row.fleet;
         let mut cells = vec![
             Cell::new(&*row.name),
-            Cell::new(binds(row.binding)).toned(if row.needs.len() > 1 { Tone::Usual } else { Tone::Faint }),
             Cell::new(grouped(fleet.replicas as f64)),
             Cell::new(grouped((fleet.replicas_with_spare - fleet.replicas) as f64)),
             Cell::new(grouped(fleet.gpus as f64)).toned(Tone::Strong),
@@ -43,7 +41,7 @@ pub(super) fn grid(plan: &Plan) -> Grid {
 
 /// What they cost, one row a peak; `None` where no price was given.
 pub(super) fn costs(plan: &Plan) -> Option<Grid> {
-    plan.inputs.fleet.price_per_gpu_hour?;
+    plan.inputs.price()?;
     let mut grid = Grid::of(vec![
         Head::words("cost of"),
         Head::number("fleet", "/h"),
@@ -64,13 +62,6 @@ pub(super) fn costs(plan: &Plan) -> Option<Grid> {
         ]);
     }
     Some(grid)
-}
-
-fn binds(resource: Resource) -> &'static str {
-    match resource {
-        Resource::Rate => "calls/s",
-        Resource::CallsInFlight => "in flight",
-    }
 }
 
 /// How to read them, and what the largest peak would do to the first fleet.

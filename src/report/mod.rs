@@ -4,6 +4,7 @@
 //! three significant figures with its unit in the column head, and is never cut to fit.
 
 pub mod ceilings;
+pub mod comparison;
 pub mod console;
 pub mod csv;
 pub mod demand;
@@ -17,7 +18,9 @@ pub mod imported;
 pub mod json;
 mod levels;
 pub mod markdown;
+mod needs;
 mod number;
+mod outcome;
 pub mod paint;
 mod picture;
 pub mod plan;

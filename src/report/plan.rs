@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::capacity::mix::MixDifference;
 use crate::capacity::plan::{Peak, Plan};
 use crate::capacity::requirement::Requirement;
 use crate::capacity::scenario::Lasts;
@@ -12,7 +13,9 @@ use crate::report::Look;
 use crate::report::fleet;
 use crate::report::grid::{Cell, Grid, Head, escaped};
 use crate::report::headline::severity;
-use crate::report::number::{NONE, grouped, signed, three, three_or_none};
+use crate::report::needs;
+use crate::report::number::{NONE, grouped, three, three_or_none};
+use crate::report::outcome;
 use crate::report::paint::Tone;
 use crate::report::prose::{labelled, paragraph, title, wrap};
 use crate::units::gpus::Groups;
@@ -52,11 +55,11 @@ pub(super) fn section(plan: &Plan, look: Look) -> String {
     text.push('\n');
     text.push_str(&requirements(plan).to_text(look));
     text.push('\n');
-    for grid in [Some(fleet::grid(plan)), fleet::costs(plan)].into_iter().flatten() {
+    for grid in tables(plan) {
         text.push_str(&grid.to_text(look));
         text.push('\n');
     }
-    for (label, says) in beside(plan).into_iter().chain(fleet::beside(plan)) {
+    for (label, says) in beside(plan).into_iter().chain(fleet::beside(plan)).chain(outcome::beside(plan)) {
         text.push_str(&labelled(label, &says, look));
     }
     text
@@ -64,13 +67,19 @@ pub(super) fn section(plan: &Plan, look: Look) -> String {
 
 /// The same as markdown.
 pub(super) fn section_markdown(plan: &Plan) -> String {
-    let tables = [inputs(plan), requirements(plan), fleet::grid(plan)].into_iter().chain(fleet::costs(plan));
+    let tables = [inputs(plan), requirements(plan)].into_iter().chain(tables(plan));
     let tables: Vec<String> = tables.map(|grid| grid.to_markdown()).collect();
     let mut text = format!("`{FORMULA}`\n\n{}\n", tables.join("\n"));
-    for (label, says) in beside(plan).into_iter().chain(fleet::beside(plan)) {
+    for (label, says) in beside(plan).into_iter().chain(fleet::beside(plan)).chain(outcome::beside(plan)) {
         text.push_str(&format!("- **{label}**: {}\n", escaped(&says)));
     }
     text
+}
+
+/// Behind the answer: what it is made of, as machines, their cost, and what each input does to it.
+fn tables(plan: &Plan) -> Vec<Grid> {
+    let tornado = largest(plan).map(|largest| needs::tornado(largest, plan.inputs.throughput.device_noun));
+    [Some(needs::grid(plan)), Some(fleet::grid(plan)), fleet::costs(plan), tornado].into_iter().flatten().collect()
 }
 
 /// Findings with their next steps.
@@ -126,6 +135,13 @@ fn inputs(plan: &Plan) -> Grid {
     }
     if let Some(in_flight) = &inputs.calls_in_flight {
         row("calls in flight", in_flight.value, "at the planned peak", provenance(&in_flight.provenance));
+    }
+    if let Some(sessions) = inputs.sessions {
+        let unit = if sessions.are_calls { "calls in flight, busiest minute" } else { "sessions, busiest minute" };
+        row("peak at once", sessions.most, unit, ("log".to_owned(), Tone::Good));
+    }
+    if let Some(kv) = &inputs.kv_tokens_per_gpu {
+        row("KV cache", kv.value, &format!("tokens/{}", throughput.device_noun), provenance(&kv.provenance));
     }
     row("recompute", inputs.recompute.value.get(), "calls/output", provenance(&inputs.recompute.provenance));
     let per_device = format!("calls/s/{}", throughput.device_noun);
@@ -235,10 +251,29 @@ fn beside(plan: &Plan) -> Vec<(&'static str, String)> {
         ));
     }
     if let Some(largest) = largest(plan) {
-        let changes = largest.sensitivity.iter().map(|change| format!("{} {}", change.input, signed(change.gpus)));
-        lines.push(("10 % more", format!("of one input changes {} by: {}", largest.name, changes.collect::<Vec<_>>().join(", "))));
+        lines.push(("10 % of", format!("one input less or more, and both ends of what it may be, changes {} by so much", largest.name)));
+    }
+    if let Some(mix) = &plan.mix {
+        lines.push(("token mix", token_mix(mix, plan)));
     }
     lines
+}
+
+/// What the measured rate is taken times, and why.
+fn token_mix(mix: &MixDifference, plan: &Plan) -> String {
+    let (low, high) = (three(mix.low_end()), three(mix.high_end()));
+    match (&plan.inputs.throughput.operating.step, mix.by_cost) {
+        (Some(step), Some(cost)) => format!(
+            "the rate is taken times {}: a call costs in / P + out / D, and the measured one {} of the asked one, at P = {} prompt and D = {} answer tokens/s (fitted to {} levels within {:.0} %); without them at worst times {low}, at best times {high}",
+            three(mix.factor()),
+            three(cost),
+            three(step.prompt_tokens_per_s()),
+            three(step.answer_tokens_per_s()),
+            step.levels,
+            100.0 * step.worst
+        ),
+        _ => format!("the rate is taken times {}, which is safe whatever prefill and decode cost; at best times {high}", three(mix.factor())),
+    }
 }
 
 fn largest(plan: &Plan) -> Option<&Requirement> {

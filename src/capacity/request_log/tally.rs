@@ -72,6 +72,7 @@ pub struct LogTally {
     peak: PeakMinute,
     requests: Requests,
     recompute: Option<Recompute>,
+    calls_of_outcomes: Counted,
 }
 
 /// The busiest minute, and the most that was going on at once in it.
@@ -129,6 +130,7 @@ impl LogTally {
             peak: PeakMinute::default(),
             requests: Requests::default(),
             recompute: None,
+            calls_of_outcomes: Counted::default(),
         }
     }
 
@@ -191,6 +193,9 @@ impl LogTally {
             of_all.calls += over.calls;
             of_all.requests += 1;
             of_all.succeeded += u64::from(over.succeeded);
+            if over.succeeded {
+                self.calls_of_outcomes.add(over.calls);
+            }
             self.hours.add_request(over.first_at, over.calls, over.succeeded);
         }
     }
@@ -243,6 +248,7 @@ impl LogTally {
             all_output_tokens: counted(&self.all_output),
             latency_ms: lasting(&self.latency),
             outcome_ms: recompute.and_then(|_| lasting(self.requests.outcome_latency())),
+            calls_of_outcomes: recompute.and_then(|_| counted(&self.calls_of_outcomes)),
             concurrency: self.concurrency.found(self.peak.best_most),
             recompute,
             hours,
@@ -297,6 +303,6 @@ fn lasting(values: &Histogram) -> Option<Lengths> {
         p95: of(0.95)?,
         p99: of(0.99)?,
         max: values.max()? as f64 / 1e6,
-        quantiles: Vec::new(),
+        quantiles: SHARES.iter().filter_map(|share| Some((*share, of(*share)?))).collect(),
     })
 }

@@ -177,6 +177,7 @@ impl Results {
             all_output_tokens: of("all_output"),
             latency_ms: None,
             outcome_ms: None,
+            calls_of_outcomes: None,
             concurrency: self.concurrency(latency_unit_ms),
             recompute: self.recompute.filter(|_| is_calls).map(|all| with_incidents(all, &hours)),
             hours,

@@ -1,0 +1,155 @@
+//! What a prompt token and an answer token cost of an engine's time, found from the levels of a run.
+//!
+//! A step with `n` sequences takes `T(n) = alpha + n (beta tc + gamma tm)`, as in [`crate::capacity::state_queue`], `tc = (in + out) / (out + 1)`, `tm = in + out / 2`. Of a
+//! closed-loop level with `n` in flight the mean TPOT is `T(n) + beta + gamma tm`; of the reference level, which has the engine to itself, the mean
+//! TTFT is one step with the whole prompt, `alpha + (beta + gamma) in`. The three are found by least squares of relative errors,
+//! none of them below 0.
+
+use serde::Serialize;
+
+use crate::capacity::mix::TokenMix;
+use crate::record::level::{LevelRecord, Offered, Purpose};
+use crate::record::run::RunRecord;
+
+/// A fit that misses a level by more than this share says nothing of costs.
+const WORST: f64 = 0.35;
+
+/// Costs per step and per token.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StepCost {
+    /// Milliseconds of a step that does nothing.
+    pub alpha_ms: f64,
+    /// Milliseconds per token computed.
+    pub beta_ms: f64,
+    /// Milliseconds per token of context read.
+    pub gamma_ms: f64,
+    /// Sequences in the batch at the published rate: a step is shared among so many.
+    pub batch: f64,
+    /// Lengths that it was measured with.
+    pub measured: TokenMix,
+    /// Levels it was found from, the reference included.
+    pub levels: u32,
+    /// Largest relative error on one of them.
+    pub worst: f64,
+}
+
+/// One level as an equation: `parts` dot `(alpha, beta, gamma) = ms`.
+#[derive(Clone, Copy)]
+struct Equation {
+    parts: [f64; 3],
+    ms: f64,
+}
+
+impl StepCost {
+    /// From the valid reference and sweep levels of a run, for a batch of `batch` sequences per replica; `None` where there are too few,
+    /// or they do not fit the law.
+    #[must_use]
+    pub fn fit(run: &RunRecord, gpus_of_replica: u32, batch: f64) -> Option<Self> {
+        let mix = TokenMix { input: run.workload.mean_input_tokens, output: run.workload.mean_output_tokens };
+        if !(mix.input > 0.0 && mix.output > 1.0 && batch > 0.0) {
+            return None;
+        }
+        let most = run.target.batch.max_sequences.map_or(f64::INFINITY, f64::from);
+        let valid = || run.levels.iter().filter(|level| level.verdict.is_valid());
+        let mut equations: Vec<Equation> = valid().filter_map(|level| prefill(level, mix)).collect();
+        let references = equations.len();
+        let decoding = valid().filter_map(|level| decode(level, mix, gpus_of_replica, most));
+        equations.extend(decoding);
+        if references == 0 || equations.len() < references + 3 {
+            return None;
+        }
+        let found = least_squares(&equations)?;
+        let error = |equation: &Equation| (dot(equation.parts, found) / equation.ms - 1.0).abs();
+        let worst = equations.iter().map(error).fold(0.0, f64::max);
+        let [alpha_ms, beta_ms, gamma_ms] = found;
+        let cost = Self { alpha_ms, beta_ms, gamma_ms, batch, measured: mix, levels: equations.len() as u32, worst };
+        (worst <= WORST && beta_ms + gamma_ms > 0.0 && cost.call_ms(mix) > 0.0).then_some(cost)
+    }
+
+    /// Prompt tokens/s of a replica that does nothing else.
+    #[must_use]
+    pub fn prompt_tokens_per_s(&self) -> f64 {
+        1000.0 / (self.beta_ms + self.gamma_ms)
+    }
+
+    /// Answer tokens/s of a replica that does nothing else, in the batch and at the context of the measurement.
+    #[must_use]
+    pub fn answer_tokens_per_s(&self) -> f64 {
+        1000.0 / self.answer_token_ms(self.measured)
+    }
+
+    fn answer_token_ms(&self, mix: TokenMix) -> f64 {
+        self.alpha_ms / self.batch + self.beta_ms + self.gamma_ms * (mix.input + mix.output / 2.0)
+    }
+
+    /// Engine time of one call, milliseconds: `in / P + out / D`.
+    #[must_use]
+    pub fn call_ms(&self, mix: TokenMix) -> f64 {
+        mix.input * (self.beta_ms + self.gamma_ms) + mix.output * self.answer_token_ms(mix)
+    }
+}
+
+/// The reference level: a prompt that has the engine to itself.
+fn prefill(level: &LevelRecord, mix: TokenMix) -> Option<Equation> {
+    let is_reference = matches!(level.purpose, Purpose::Reference { .. });
+    let ms = level.latency.ttft.raw.mean.filter(|ms| is_reference && *ms > 0.0)?;
+    Some(Equation { parts: [1.0, mix.input, mix.input], ms })
+}
+
+/// A level of the sweep whose batch held all that was in flight.
+fn decode(level: &LevelRecord, mix: TokenMix, gpus_of_replica: u32, most: f64) -> Option<Equation> {
+    let Offered::Closed { concurrency } = level.offered else { return None };
+    let replicas = f64::from(level.per_device.devices.max(1)) / f64::from(gpus_of_replica);
+    let batch = (f64::from(concurrency) / replicas).max(1.0);
+    let ms = level.latency.tpot.raw.mean.filter(|ms| level.purpose == Purpose::Sweep && batch <= most && *ms > 0.0)?;
+    let computed = (mix.input + mix.output) / (mix.output + 1.0);
+    let context = mix.input + mix.output / 2.0;
+    Some(Equation { parts: [1.0, batch * computed + 1.0, (batch + 1.0) * context], ms })
+}
+
+fn dot(one: [f64; 3], other: [f64; 3]) -> f64 {
+    one.iter().zip(other).map(|(one, other)| one * other).sum()
+}
+
+/// The best of all answers with some unknowns held at 0 that has none below 0.
+fn least_squares(equations: &[Equation]) -> Option<[f64; 3]> {
+    let missed = |found: [f64; 3]| equations.iter().map(|equation| (dot(equation.parts, found) / equation.ms - 1.0).powi(2)).sum::<f64>();
+    let answers = (1..8_u8).filter_map(|free| solved(equations, free)).filter(|found| found.iter().all(|value| *value >= 0.0));
+    answers.min_by(|one, other| missed(*one).total_cmp(&missed(*other)))
+}
+
+/// Normal equations of the unknowns whose bit is set in `free`, the others 0; by Gauss with the largest pivot.
+fn solved(equations: &[Equation], free: u8) -> Option<[f64; 3]> {
+    let at: Vec<usize> = (0..3).filter(|unknown| free >> unknown & 1 == 1).collect();
+    let size = at.len();
+    let mut rows = vec![vec![0.0; size + 1]; size];
+    for equation in equations {
+        let part = |unknown: usize| equation.parts[at[unknown]] / equation.ms;
+        for row in 0..size {
+            for column in 0..size {
+                rows[row][column] += part(row) * part(column);
+            }
+            rows[row][size] += part(row);
+        }
+    }
+    for pivot in 0..size {
+        let best = (pivot..size).max_by(|one, other| rows[*one][pivot].abs().total_cmp(&rows[*other][pivot].abs()))?;
+        rows.swap(pivot, best);
+        if rows[pivot][pivot].abs() < 1e-12 {
+            return None;
+        }
+        for row in 0..size {
+            let by = rows[row][pivot] / rows[pivot][pivot];
+            if row != pivot {
+                for column in pivot..=size {
+                    rows[row][column] -= by * rows[pivot][column];
+                }
+            }
+        }
+    }
+    let mut found = [0.0; 3];
+    for (row, unknown) in at.into_iter().enumerate() {
+        found[unknown] = rows[row][size] / rows[row][row];
+    }
+    Some(found)
+}
