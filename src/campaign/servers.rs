@@ -61,6 +61,8 @@ pub struct Reached {
     pub gpus_found: u32,
     /// Where its counters are read, where it has some.
     pub metrics: Option<String>,
+    /// Tokens that its KV cache holds, where its counters say so.
+    pub kv_tokens: Option<u64>,
     waited: Duration,
 }
 
@@ -84,7 +86,7 @@ pub fn reach(wish: ServerWish, interrupt: &Interrupt, tell: &mut dyn FnMut(Strin
     let address = wish.client.reach()?;
     let found = discover(&wish.client, &address, &served, &wish.ways, wish.seed)?;
     let cache_reset = ready::reset_cache(&wish.client, None);
-    Ok(Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, metrics: None, waited })
+    Ok(Reached { wish, served, address, found, cache_reset, process: None, gpus_found: 0, metrics: None, kv_tokens: None, waited })
 }
 
 impl Reached {
@@ -174,7 +176,11 @@ impl Reached {
                 PromptForm::Ids(vocab_size) => vocab_size,
                 PromptForm::Words(_) => 0,
             },
-            batch: self.process.as_ref().map(|process| batch_limits(&process.settings)).unwrap_or_default(),
+            batch: {
+                let limits = self.process.as_ref().map(|process| batch_limits(&process.settings)).unwrap_or_default();
+                // What the server made of its settings goes before them.
+                BatchLimits { kv_tokens: self.kv_tokens.or(limits.kv_tokens), ..limits }
+            },
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod counters;
 pub mod dcgm;
 pub mod energy;
+pub mod kv_capacity;
 pub mod nvml;
 pub mod procfs;
 pub mod prometheus;

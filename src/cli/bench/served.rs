@@ -16,6 +16,7 @@ use crate::node::telemetry::NoTelemetry;
 use crate::record::finding::{Finding, Severity};
 use crate::record::telemetry::GpuProcess;
 use crate::telemetry::counters::ServerCounters;
+use crate::telemetry::kv_capacity;
 use crate::telemetry::nvml::Library;
 use crate::telemetry::scrape::{METRICS, PATIENCE, Page};
 use crate::telemetry::select::Selected;
@@ -86,7 +87,8 @@ pub(super) fn reach(
 ) -> anyhow::Result<Served> {
     let client = server::client(&args.server, endpoint)?;
     let mut reached = server::connect(args, client.clone(), seed, interrupt, tell)?;
-    let page = page(&args.server, client)?;
+    let (page, kv_tokens) = page(&args.server, client)?.unzip();
+    reached.kv_tokens = kv_tokens.flatten();
     reached.metrics = page.as_ref().map(Page::url);
     let mut gpus = ServerGpus { stated: args.server.gpus, is_local: endpoint.is_local(), ..ServerGpus::default() };
     match listener::under(Path::new("/"), endpoint) {
@@ -106,15 +108,16 @@ pub(super) fn reach(
     Ok(Served { reached, page, gpus })
 }
 
-/// Where the server's counters are read: where it was said, which must then answer, or where servers usually have them.
-fn page(args: &ServerArgs, client: Client) -> anyhow::Result<Option<Page>> {
+/// Where the server's counters are read: where it was said, which must then answer, or where servers usually have them. With the tokens
+/// that its KV cache holds, where it says so.
+fn page(args: &ServerArgs, client: Client) -> anyhow::Result<Option<(Page, Option<u64>)>> {
     if args.no_metrics {
         return Ok(None);
     }
     let Some(url) = &args.metrics_url else {
         let page = Page { client: Client { timeout: PATIENCE, ..client }, path: METRICS.to_owned() };
-        let answers = page.get().is_ok_and(|text| ServerCounters::read(&text).says_something());
-        return Ok(answers.then_some(page));
+        let answer = page.get().ok().filter(|text| ServerCounters::read(text).says_something());
+        return Ok(answer.map(|text| (page, kv_capacity::tokens(&text))));
     };
     let page = page_at(args, url, Some(&client))?;
     let what = || format!("cannot read the server's counters from {}. Check `--metrics-url`, or leave it out", page.url());
@@ -123,7 +126,8 @@ fn page(args: &ServerArgs, client: Client) -> anyhow::Result<Option<Page>> {
         return Err(anyhow::anyhow!("none of the counters at {} is one of a server that is known", page.url()))
             .exit_with(Exit::Unavailable);
     }
-    Ok(Some(page))
+    let kv_tokens = kv_capacity::tokens(&text);
+    Ok(Some((page, kv_tokens)))
 }
 
 /// The page at a URL. The server's key goes to the server alone, and so does what is spoken with it.

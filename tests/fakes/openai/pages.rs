@@ -63,5 +63,8 @@ pub(crate) fn metrics(totals: &Totals, model: &str, capacity: usize) -> Page {
         writeln!(text, "# HELP vllm:{name} Of the fake server.\n# TYPE vllm:{name} {kind}").expect("a string takes it");
         writeln!(text, "vllm:{name}{{engine=\"0\",model_name=\"{model}\"}} {value:?}").expect("a string takes it");
     }
+    let config = r#"block_size="16",cache_dtype="auto",engine="0",num_gpu_blocks="4096""#;
+    writeln!(text, "# HELP vllm:cache_config_info Of the fake server.\n# TYPE vllm:cache_config_info gauge").expect("a string takes it");
+    writeln!(text, "vllm:cache_config_info{{{config}}} 1.0").expect("a string takes it");
     (200, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
 }
