@@ -101,7 +101,8 @@ fn findings(rows: &[Candidate]) -> Vec<Finding> {
             "Read all of them at one: `--slo`, or measure with it",
         ));
     }
-    let mix = |row: &Candidate| row.plan.inputs.throughput.mix.map(|mix| format!("{:.0} prompt and {:.0} answer tokens", mix.input, mix.output));
+    let mix =
+        |row: &Candidate| row.plan.inputs.throughput.mix.map(|mix| format!("{:.0} prompt and {:.0} answer tokens", mix.input, mix.output));
     if let Some(all) = differ(&mix) {
         found.push(Finding::new(
             "workload_differs",

@@ -182,11 +182,7 @@ pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> R
         },
         gap_cv: demand.gap_cv,
         prompt_p99: demand.input_tokens.as_ref().map(|lengths| lengths.p99),
-        outcome: OutcomeInputs {
-            logged_ms: demand.outcome_ms.clone(),
-            calls: demand.calls_of_outcomes.clone(),
-            ..inputs.outcome
-        },
+        outcome: OutcomeInputs { logged_ms: demand.outcome_ms.clone(), calls: demand.calls_of_outcomes.clone(), ..inputs.outcome },
         mix: mix(demand).map(|value| Input { value, provenance: logged() }).or(inputs.mix),
         doubts: inputs.doubts.into_iter().chain(doubts).collect(),
         ..inputs

@@ -89,7 +89,12 @@ fn on_one_replica(inputs: &PlanInputs, first: &Requirement) -> Option<Finding> {
         } else {
             "no failure domain is spare: the first loss at the peak breaks the SLO".to_owned()
         };
-        Finding::new("no_spare", Severity::Warning, what, "Give a spare failure domain: `--spare-domains 1`, with `--gpus-per-node` or `--gpus-per-domain`")
+        Finding::new(
+            "no_spare",
+            Severity::Warning,
+            what,
+            "Give a spare failure domain: `--spare-domains 1`, with `--gpus-per-node` or `--gpus-per-domain`",
+        )
     })
 }
 
@@ -104,7 +109,10 @@ fn in_flight_of_another_system(inputs: &PlanInputs, first: &Requirement) -> Opti
     Some(Finding::new(
         "in_flight_of_another_system",
         Severity::Warning,
-        format!("what binds are the log's {:.0} calls in flight, which the system that wrote it held for as long as it took{beside}", stated.value),
+        format!(
+            "what binds are the log's {:.0} calls in flight, which the system that wrote it held for as long as it took{beside}",
+            stated.value
+        ),
         "Give the calls in flight that you expect with `--peak-in-flight`, if the new system is quicker",
     ))
 }
@@ -156,10 +164,14 @@ fn of_outcomes(outcome: &OutcomeJudgement, inputs: &PlanInputs) -> Option<Findin
         (Some(true), Some(ms)) => Some(Finding::new(
             "outcome_slo_near",
             Severity::Warning,
-            format!("outcomes meet `{objective}` where calls are slow each by itself, and take {ms:.0} ms where all calls of one are slow together"),
+            format!(
+                "outcomes meet `{objective}` where calls are slow each by itself, and take {ms:.0} ms where all calls of one are slow together"
+            ),
             "Measure whole outcomes: a workload with sessions",
         )),
-        (Some(true), None) if outcome.predicted.is_none() && inputs.outcome.logged_ms.as_ref().is_some_and(|logged| logged.count < needed) => {
+        (Some(true), None)
+            if outcome.predicted.is_none() && inputs.outcome.logged_ms.as_ref().is_some_and(|logged| logged.count < needed) =>
+        {
             Some(Finding::new(
                 "outcome_from_few",
                 Severity::Warning,

@@ -7,6 +7,7 @@ use crate::capacity::step_cost::StepCost;
 use crate::record::level::{LevelRecord, Offered, Purpose};
 use crate::record::node::GpuTelemetry;
 use crate::record::run::RunRecord;
+use crate::record::verdict::Outcome;
 
 /// What is known of one GPU at its planned rate; all of it unknown where the rate was typed or imported.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -27,7 +28,7 @@ pub struct Operating {
     pub measured: Measured,
 }
 
-/// The largest of what valid levels had.
+/// The largest of what valid levels had that the target held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Measured {
     /// Open loop, within the SLO or not, calls/s per GPU.
@@ -62,7 +63,9 @@ impl Operating {
 
 impl Measured {
     fn of(run: &RunRecord) -> Self {
-        let valid = || run.levels.iter().filter(|level| level.verdict.is_valid());
+        // What a target did not hold was offered, and not measured.
+        let held = |level: &&LevelRecord| !matches!(level.verdict.outcome, Outcome::Unstable | Outcome::Oom | Outcome::Shedding);
+        let valid = || run.levels.iter().filter(|level| level.verdict.is_valid()).filter(held);
         let most = |values: &mut dyn Iterator<Item = f64>| values.filter(|value| *value > 0.0).reduce(f64::max);
         let devices = |level: &LevelRecord| f64::from(level.per_device.devices.max(1));
         let open = |level: &&LevelRecord| matches!(level.offered, Offered::Open { .. });

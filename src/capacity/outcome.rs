@@ -34,7 +34,9 @@ pub struct OutcomeObjective {
 
 /// The text is no objective of outcomes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read `{text}` as an objective of outcomes: {wrong}. Write a percentile and a limit, such as 'p95<8s', in quotes on a command line")]
+#[error(
+    "cannot read `{text}` as an objective of outcomes: {wrong}. Write a percentile and a limit, such as 'p95<8s', in quotes on a command line"
+)]
 pub struct OutcomeObjectiveError {
     text: String,
     wrong: String,
@@ -45,8 +47,9 @@ impl FromStr for OutcomeObjective {
 
     fn from_str(text: &str) -> Result<Self, OutcomeObjectiveError> {
         // End-to-end latency of a call is judged in the same words.
-        let Objective { percentile, limit, .. } =
-            format!("e2e:{text}").parse().map_err(|wrong: String| OutcomeObjectiveError { text: text.to_owned(), wrong: wrong.replace("e2e:", "") })?;
+        let Objective { percentile, limit, .. } = format!("e2e:{text}")
+            .parse()
+            .map_err(|wrong: String| OutcomeObjectiveError { text: text.to_owned(), wrong: wrong.replace("e2e:", "") })?;
         Ok(Self { percentile, limit })
     }
 }
@@ -131,8 +134,8 @@ fn predict(calls: Option<&Lengths>, recompute: f64, call: &CallLatency, share: f
     let of_log = calls.filter(|calls| !calls.quantiles.is_empty());
     let count = |at: f64| -> u32 {
         let count = match of_log {
-            // Never fewer than the log has at that share.
-            Some(calls) => quantile_of(calls, at).map_or(recompute, f64::ceil),
+            // Never fewer than the log has at the next share that is kept.
+            Some(calls) => calls.quantiles.iter().find(|(kept, _)| *kept >= at).map_or(calls.max, |(_, count)| count.ceil()),
             None => recompute.floor() + f64::from(u8::from(at < recompute.fract())),
         };
         count.clamp(1.0, f64::from(MOST_CALLS)) as u32

@@ -67,9 +67,19 @@ pub(super) fn of(terms: &Terms, inputs: &PlanInputs, is_peak_of_log: bool) -> Ve
     let headroom = terms.headroom.get();
     let typical = Some(TYPICAL_HEADROOM).filter(|(low, high)| (*low..=*high).contains(&headroom));
     let mut found = vec![
-        one("peak", |terms, times| Terms { peak: scaled(times, terms.peak), ..*terms }, terms.peak.get(), inputs.intervals.peak.filter(|_| is_peak_of_log)),
+        one(
+            "peak",
+            |terms, times| Terms { peak: scaled(times, terms.peak), ..*terms },
+            terms.peak.get(),
+            inputs.intervals.peak.filter(|_| is_peak_of_log),
+        ),
         one("recompute", recompute, terms.recompute.get(), inputs.intervals.recompute),
-        one("throughput_per_gpu", |terms, times| Terms { one_gpu: per_gpu(terms.one_gpu, times), ..*terms }, terms.one_gpu.get(), throughput),
+        one(
+            "throughput_per_gpu",
+            |terms, times| Terms { one_gpu: per_gpu(terms.one_gpu, times), ..*terms },
+            terms.one_gpu.get(),
+            throughput,
+        ),
         one("headroom", |terms, times| Terms { headroom: headroom_of(terms.headroom, times), ..*terms }, headroom, typical),
     ];
     if let Some(held) = terms.held {

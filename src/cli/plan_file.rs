@@ -135,9 +135,11 @@ impl FleetArgs {
             gpus_per_domain: self.gpus_per_domain.or(of_file.gpus_per_domain),
             spare_domains: self.spare_domains.or(of_file.spare_domains).unwrap_or(1),
             price_per_gpu_hour: price::of(&names(name, &inputs), &self.price_per_gpu_hour, &of_file.prices, of_file.price_per_gpu_hour),
-            availability: self.availability.or(of_file.availability).zip(self.availability_target.or(of_file.availability_target)).map(
-                |(of_replica, of_fleet)| Availability { of_replica, of_fleet },
-            ),
+            availability: self
+                .availability
+                .or(of_file.availability)
+                .zip(self.availability_target.or(of_file.availability_target))
+                .map(|(of_replica, of_fleet)| Availability { of_replica, of_fleet }),
         };
         let objective = of_file.outcome_slo.as_deref().map(str::parse::<OutcomeObjective>).transpose().exit_with(Exit::BadInput)?;
         let outcome = OutcomeInputs { objective: self.outcome_slo.or(objective), ..inputs.outcome.clone() };

@@ -10,12 +10,7 @@ use crate::report::paint::Tone;
 pub(super) fn grid(plan: &Plan) -> Grid {
     let inputs = &plan.inputs.fleet;
     let plural = format!("{}s", plan.inputs.throughput.device_noun);
-    let mut heads = vec![
-        Head::words("peak"),
-        Head::number("replicas", ""),
-        Head::number("+ spare", ""),
-        Head::number("owned", &plural),
-    ];
+    let mut heads = vec![Head::words("peak"), Head::number("replicas", ""), Head::number("+ spare", ""), Head::number("owned", &plural)];
     if inputs.gpus_per_node.is_some() {
         heads.push(Head::number("nodes", ""));
     }

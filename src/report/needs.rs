@@ -53,12 +53,8 @@ pub(super) fn grid(plan: &Plan) -> Grid {
 pub(super) fn tornado(row: &Requirement, noun: &str) -> Grid {
     let plural = format!("{noun}s");
     let has_price = row.sensitivity.iter().any(|change| change.cost.is_some());
-    let mut heads = vec![
-        Head::words("10 % of"),
-        Head::number("less", &plural),
-        Head::words("less \u{b7} more"),
-        Head::number("more", &plural),
-    ];
+    let mut heads =
+        vec![Head::words("10 % of"), Head::number("less", &plural), Head::words("less \u{b7} more"), Head::number("more", &plural)];
     if has_price {
         heads.extend([Head::number("less", "cost/h"), Head::number("more", "cost/h")]);
     }

@@ -43,7 +43,8 @@ fn outcome_in_words(outcome: &OutcomeJudgement) -> String {
 fn waiting(first: &Requirement, plan: &Plan) -> Vec<(&'static str, String)> {
     let Some(waiting) = first.waiting else { return Vec::new() };
     let noun = plan.inputs.throughput.device_noun;
-    let mean = waiting.mean_ms.map_or("without end".to_owned(), |ms| format!("{} ms", three(ms)));
+    let replicas =
+        if first.fleet.replicas == 1 { "1 replica".to_owned() } else { format!("{} replicas", grouped(first.fleet.replicas as f64)) };
     let bursts = match (waiting.variations, waiting.bursty_ms) {
         ((Some(gaps), latencies), Some(ms)) => format!(
             "; {} ms with the log's bursts (Allen and Cunneen, variation {} of gaps and {} of latencies)",
@@ -53,17 +54,23 @@ fn waiting(first: &Requirement, plan: &Plan) -> Vec<(&'static str, String)> {
         ),
         _ => String::new(),
     };
-    let mut lines = vec![(
-        "waiting",
-        format!(
-            "{} on {} replicas: {} of calls wait for one of {} places ({} taken), {mean} on average (Erlang C: Poisson arrivals, a place is held as long as a call was measured to take){bursts}",
+    let places = grouped(waiting.places as f64);
+    let law = "Erlang C: Poisson arrivals, a place is held as long as a call was measured to take";
+    let says = match waiting.mean_ms {
+        Some(ms) => format!(
+            "{} on {replicas}: {} of calls wait for one of {places} places ({} taken), {} ms on average ({law}){bursts}",
             first.name,
-            grouped(first.fleet.replicas as f64),
             percent(waiting.waits),
-            grouped(waiting.places as f64),
             three(waiting.taken),
+            three(ms)
         ),
-    )];
+        None => format!(
+            "{} on {replicas}: {} places would be taken and there are {places}: calls wait without end ({law})",
+            first.name,
+            three(waiting.taken)
+        ),
+    };
+    let mut lines = vec![("waiting", says)];
     if let Some(steady) = waiting.chain {
         lines.push((
             "chain",
@@ -85,7 +92,9 @@ fn availability(first: &Requirement, plan: &Plan) -> Option<(&'static str, Strin
         Some(replicas) => format!("{} replicas", grouped(replicas as f64)),
         None => "no number of replicas".to_owned(),
     };
-    let stand = first.fleet.stand.map_or(String::new(), |stand| format!("; of the {} owned enough stand with probability {stand:.6}", grouped(first.fleet.replicas_with_spare as f64)));
+    let stand = first.fleet.stand.map_or(String::new(), |stand| {
+        format!("; of the {} owned enough stand with probability {stand:.6}", grouped(first.fleet.replicas_with_spare as f64))
+    });
     Some((
         "standing",
         format!(

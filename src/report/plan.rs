@@ -251,7 +251,7 @@ fn beside(plan: &Plan) -> Vec<(&'static str, String)> {
         ));
     }
     if let Some(largest) = largest(plan) {
-        lines.push(("10 % of", format!("one input less or more, and both ends of what it may be, changes {} by so much", largest.name)));
+        lines.push(("inputs", format!("a tenth less and more of each, and both ends of what it may be, as they change {}", largest.name)));
     }
     if let Some(mix) = &plan.mix {
         lines.push(("token mix", token_mix(mix, plan)));
@@ -272,7 +272,9 @@ fn token_mix(mix: &MixDifference, plan: &Plan) -> String {
             step.levels,
             100.0 * step.worst
         ),
-        _ => format!("the rate is taken times {}, which is safe whatever prefill and decode cost; at best times {high}", three(mix.factor())),
+        _ => {
+            format!("the rate is taken times {}, which is safe whatever prefill and decode cost; at best times {high}", three(mix.factor()))
+        }
     }
 }
 

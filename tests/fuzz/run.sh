@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 runs=${1:-1000000}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- sse answer import metrics table
+[ $# -gt 0 ] || set -- sse answer import metrics table scan
 here=tests/fuzz fixtures=tests/fixtures
 command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is not there: cargo install cargo-fuzz --locked" >&2; exit 1; }
 
@@ -25,7 +25,7 @@ for target; do
         sse | answer) seeds="$fixtures/sse/llama-cpp-python $fixtures/sse/llama-server $fixtures/sse/transformers-serve" ;;
         import) seeds=$here/corpus/import-seeds dictionary=$here/corpus/import.dict longest=9216 ;;
         metrics) seeds=$fixtures/metrics ;;
-        table) seeds=$fixtures/traces ;;
+        table | scan) seeds=$fixtures/traces ;;
         *) echo "no such target: $target" >&2; exit 1 ;;
     esac
     mkdir -p "$here/corpus/$target" "$here/artifacts/$target"

@@ -363,7 +363,7 @@ fn what_a_foreign_plan_lacks_is_asked_for_with_the_right_code() {
         (&["--gpus", "2", "--slo", "ttft:p95<100ms"], 65, "has p50, p99 of ttft"),
         (&["--gpus", "2", "--slo", "ttft:p99<10ms"], 3, "at 8 in flight"),
         (&["--gpus", "2", "--slo", "ttft:p50<100ms,e2e:p99<3s"], 0, ""),
-        (&["latest", "--slo", "ttft:p99<100ms"], 2, "one run, or from files"),
+        (&["latest", "--slo", "ttft:p99<100ms"], 2, "--gpus"),
     ];
     for (arguments, code, told) in cases {
         let output = plan(arguments, &one);

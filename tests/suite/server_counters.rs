@@ -8,6 +8,7 @@ use plimsoll::record::reading::{Missing, Reading};
 use plimsoll::record::server_window::{Added, ServerWindow};
 use plimsoll::record::verdict::Invalid;
 use plimsoll::telemetry::counters::ServerCounters;
+use plimsoll::telemetry::kv_capacity;
 use plimsoll::telemetry::prometheus::series;
 use plimsoll::telemetry::scrape::{Looks, over};
 use plimsoll::telemetry::timeline::Samples;
@@ -53,6 +54,17 @@ fn every_known_server_is_understood_in_its_own_words() {
     assert!(!ServerCounters::read("<html>running 7</html>\nnode_load1 0.3\n").says_something());
     let bad = ServerCounters::read("vllm:num_requests_running NaN\n");
     assert_eq!((bad.running, bad.waiting), (Reading::none(Missing::Failed), Reading::none(Missing::NotSupported)));
+}
+
+#[test]
+fn the_kv_cache_of_a_server_is_read_from_its_metrics() {
+    let vllm = "vllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"573\",num_cpu_blocks=\"1024\"} 1.0\n";
+    assert_eq!(kv_capacity::tokens(vllm), Some(16 * 573));
+    assert_eq!(kv_capacity::tokens(&(vllm.to_owned() + &vllm.replace("engine=\"0\"", "engine=\"1\""))), Some(2 * 16 * 573), "all engines");
+    assert_eq!(kv_capacity::tokens("vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"None\"} 1.0\n"), None);
+    let sglang = "sglang:max_total_num_tokens{tp_rank=\"0\"} 471258.0\nsglang:max_total_num_tokens{tp_rank=\"1\"} 471258.0\n";
+    assert_eq!(kv_capacity::tokens(sglang), Some(471_258), "ranks of one engine share one cache");
+    assert_eq!(kv_capacity::tokens("sglang:max_total_num_tokens NaN\n"), None);
 }
 
 #[test]

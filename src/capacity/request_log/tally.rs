@@ -248,7 +248,7 @@ impl LogTally {
             all_output_tokens: counted(&self.all_output),
             latency_ms: lasting(&self.latency),
             outcome_ms: recompute.and_then(|_| lasting(self.requests.outcome_latency())),
-            calls_of_outcomes: recompute.and_then(|_| counted(&self.calls_of_outcomes)),
+            calls_of_outcomes: recompute.and_then(|_| by_percent(&self.calls_of_outcomes)),
             concurrency: self.concurrency.found(self.peak.best_most),
             recompute,
             hours,
@@ -291,6 +291,12 @@ pub(super) fn counted(values: &Counted) -> Option<Lengths> {
         max: values.max()? as f64,
         quantiles: SHARES.iter().filter_map(|share| Some((*share, of(*share)?))).collect(),
     })
+}
+
+/// Small numbers, most of them alike: a quantile of each percent tells how many have which.
+fn by_percent(values: &Counted) -> Option<Lengths> {
+    let quantiles = (0..=100_u32).filter_map(|percent| Some((f64::from(percent) / 100.0, values.quantile(f64::from(percent) / 100.0)?)));
+    Some(Lengths { quantiles: quantiles.collect(), ..counted(values)? })
 }
 
 /// Of nanoseconds, in milliseconds.
