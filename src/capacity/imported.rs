@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU32;
 
+use crate::capacity::call_latency::CallLatency;
 use crate::capacity::mix::TokenMix;
 use crate::capacity::operating::{Measured, Operating};
 use crate::capacity::throughput::{Basis, Provenance, Throughput};
@@ -99,7 +100,7 @@ impl Throughput {
             run_complete: true,
             calls_in_flight: None,
             mix: best.mix(),
-            operating: Operating { measured: best.measured(), ..Operating::default() },
+            operating: Operating { call: best.call(), measured: best.measured(), ..Operating::default() },
             doubts: doubts(best, &judged, slo, gpus),
         })
     }
@@ -108,6 +109,13 @@ impl Throughput {
 impl Judged<'_> {
     fn mix(&self) -> Option<TokenMix> {
         Some(TokenMix { input: self.point.mean_input_tokens?, output: self.point.mean_output_tokens? })
+    }
+
+    fn call(&self) -> Option<CallLatency> {
+        let e2e = &self.point.e2e_ms;
+        let quantiles: Vec<(f64, f64)> = e2e.at.iter().map(|(percentile, value)| (percentile / 100.0, *value)).collect();
+        let known = !quantiles.is_empty();
+        Some(CallLatency { calls_per_s_per_gpu: self.rate.get(), mean_ms: e2e.mean?, quantiles }).filter(|_| known)
     }
 
     fn measured(&self) -> Measured {

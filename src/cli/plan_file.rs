@@ -207,6 +207,10 @@ impl PlanFile {
                 return Err(anyhow::anyhow!("`{name}` of a plan cannot be `{value}`. Give a number above 0")).exit_with(Exit::BadInput);
             }
         }
+        if self.availability.is_some() != self.availability_target.is_some() {
+            let error = anyhow::anyhow!("of `availability` and `availability_target` a plan has one. Give both, or neither");
+            return Err(error).exit_with(Exit::BadInput);
+        }
         for (name, value) in [("availability", self.availability), ("availability_target", self.availability_target)] {
             if let Some(value) = value {
                 read_share(&value.to_string()).map_err(|why| anyhow::anyhow!("`{name}` of a plan: {why}")).exit_with(Exit::BadInput)?;

@@ -77,8 +77,8 @@ pub(super) fn tornado(row: &Requirement, noun: &str) -> Grid {
         match change.interval {
             Some(over) => cells.extend([
                 Cell::new(format!("{}\u{2013}{}", three(over.ends.0), three(over.ends.1))),
-                Cell::new(signed(over.gpus.0)),
-                Cell::new(signed(over.gpus.1)),
+                Cell::new(signed_or_none(over.gpus.0)),
+                Cell::new(signed_or_none(over.gpus.1)),
             ]),
             None => cells.extend([Cell::new(NONE), Cell::new(NONE), Cell::new(NONE)]),
         }

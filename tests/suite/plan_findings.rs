@@ -185,7 +185,13 @@ fn a_demand_of_an_older_form_is_read_and_a_newer_one_refused_untouched() {
 fn figures_of_an_input_file_are_checked_like_flags() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plan.toml");
-    for line in ["kv_tokens_per_gpu = -1", "availability = 1.5", "outcome_slo = \"soon\"", "[prices]\nH100 = 0"] {
+    for line in [
+        "kv_tokens_per_gpu = -1",
+        "availability = 1.5\navailability_target = 0.9",
+        "availability = 0.9",
+        "outcome_slo = \"soon\"",
+        "[prices]\nH100 = 0",
+    ] {
         fs::write(&file, line).unwrap();
         let output = run(["plan", "--throughput-per-gpu", "2", "--inputs", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(65), "{line}: {}", stderr(&output));

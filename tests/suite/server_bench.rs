@@ -132,6 +132,9 @@ fn a_run_says_what_was_measured_and_how_its_tokens_were_counted() {
         assert!([0, 4, 5].contains(&output.status.code().unwrap()), "{}", stderr(&output));
         let run = saved(data.path());
         assert_eq!((run.target.kind.as_str(), run.target.devices, run.target.model.as_str()), ("server", 2, "fake"));
+        if source == TokenSource::RunningUsage {
+            assert_eq!(run.target.batch.kv_tokens, Some(4096 * 16), "by its own metrics, in blocks of 16");
+        }
         let known = run.server.expect("a server is recorded");
         assert_eq!((known.token_source, known.api.as_str(), known.length_forced), (source, "/v1/completions", Some(true)));
         assert_eq!(known.max_context, Some(8192));
