@@ -133,7 +133,7 @@ impl FleetArgs {
         let fleet = FleetInputs {
             gpus_per_node: self.gpus_per_node.or(of_file.gpus_per_node),
             gpus_per_domain: self.gpus_per_domain.or(of_file.gpus_per_domain),
-            spare_domains: self.spare_domains.or(of_file.spare_domains).unwrap_or(1),
+            spare_domains: self.spare_domains.or(of_file.spare_domains).unwrap_or(inputs.fleet.spare_domains),
             price_per_gpu_hour: price::of(&names(name, &inputs), &self.price_per_gpu_hour, &of_file.prices, of_file.price_per_gpu_hour),
             availability: self
                 .availability

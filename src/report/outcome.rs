@@ -5,6 +5,9 @@ use crate::capacity::plan::Plan;
 use crate::capacity::requirement::Requirement;
 use crate::report::number::{grouped, percent, three};
 
+/// A smaller share of calls that wait is none that anybody meets.
+const NEGLIGIBLE: f64 = 1e-6;
+
 /// Labels and what they say.
 pub(super) fn beside(plan: &Plan) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
@@ -60,9 +63,9 @@ fn waiting(first: &Requirement, plan: &Plan) -> Vec<(&'static str, String)> {
         Some(ms) => format!(
             "{} on {replicas}: {} of calls wait for one of {places} places ({} taken), {} ms on average ({law}){bursts}",
             first.name,
-            percent(waiting.waits),
+            if waiting.waits < NEGLIGIBLE { "next to none".to_owned() } else { percent(waiting.waits) },
             three(waiting.taken),
-            three(ms)
+            if waiting.waits < NEGLIGIBLE { "0".to_owned() } else { three(ms) }
         ),
         None => format!(
             "{} on {replicas}: {} places would be taken and there are {places}: calls wait without end ({law})",

@@ -109,6 +109,9 @@ fn rows_at_different_objectives_or_of_different_calls_are_told_apart() {
     let codes = made["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(codes, ["workload_differs"], "{}", stderr(&output));
     assert_eq!(made["rows"].as_array().unwrap().len(), 2);
+    let of_file = made["rows"].as_array().unwrap().iter().find(|row| row["name"] == file.to_str().unwrap()).unwrap();
+    let mix = &of_file["plan"]["inputs"]["throughput"]["mix"];
+    assert!(mix["input"].as_f64().unwrap() > 0.0 && mix["output"].as_f64().unwrap() > 0.0, "an imported level brings its lengths: {mix}");
     let both = [file.to_str().unwrap(), file.to_str().unwrap()];
     let each = run(["plan", "--each", "--gpus", "1", "--slo", "ttft:p99<1200ms", "--format", "json"].iter().chain(&both));
     assert_eq!(document(&each)["rows"].as_array().unwrap().len(), 2, "{}", stderr(&each));
