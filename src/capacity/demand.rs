@@ -15,7 +15,7 @@ use crate::capacity::plan::{Input, Intervals, Peak, PlanInputs, Sessions};
 use crate::capacity::scenario::Scenario;
 use crate::capacity::throughput::Provenance;
 use crate::clock::Nanos;
-use crate::record::demand::{ConcurrencySource, Demand, Hour, LogKind, WindowRates};
+use crate::record::demand::{ConcurrencySource, Demand, Hour, Lengths, LogKind, WindowRates};
 use crate::record::finding::{Finding, Severity};
 use crate::units::NotAQuantity;
 use crate::units::rate::{RecomputeMultiplier, VisibleRate};
@@ -182,11 +182,17 @@ pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> R
         },
         gap_cv: demand.gap_cv,
         prompt_p99: demand.input_tokens.as_ref().map(|lengths| lengths.p99),
-        outcome: OutcomeInputs { logged_ms: demand.outcome_ms.clone(), calls: demand.calls_of_outcomes.clone(), ..inputs.outcome },
+        outcome: OutcomeInputs { logged_ms: outcomes(demand).cloned(), calls: demand.calls_of_outcomes.clone(), ..inputs.outcome },
         mix: mix(demand).map(|value| Input { value, provenance: logged() }).or(inputs.mix),
         doubts: inputs.doubts.into_iter().chain(doubts).collect(),
         ..inputs
     })
+}
+
+/// A line of a log of visible requests is an outcome by itself.
+fn outcomes(demand: &Demand) -> Option<&Lengths> {
+    let of_lines = demand.latency_ms.as_ref().filter(|_| demand.log == LogKind::VisibleRequests);
+    demand.outcome_ms.as_ref().or(of_lines)
 }
 
 /// What was going on at once. Sessions hold a call only some of the time; what the column is called tells them apart.

@@ -124,27 +124,22 @@ fn solved(equations: &[Equation], free: u8) -> Option<[f64; 3]> {
     let size = at.len();
     let mut rows = vec![vec![0.0; size + 1]; size];
     for equation in equations {
-        let part = |unknown: usize| equation.parts[at[unknown]] / equation.ms;
-        for row in 0..size {
-            for column in 0..size {
-                rows[row][column] += part(row) * part(column);
-            }
-            rows[row][size] += part(row);
+        // The last one is the right side: every equation is divided by it.
+        let parts: Vec<f64> = at.iter().map(|unknown| equation.parts[*unknown] / equation.ms).chain([1.0]).collect();
+        for (row, by) in rows.iter_mut().zip(&parts) {
+            row.iter_mut().zip(&parts).for_each(|(sum, part)| *sum += by * part);
         }
     }
     for pivot in 0..size {
         let best = (pivot..size).max_by(|one, other| rows[*one][pivot].abs().total_cmp(&rows[*other][pivot].abs()))?;
         rows.swap(pivot, best);
-        if rows[pivot][pivot].abs() < 1e-12 {
+        let by = rows[pivot].clone();
+        if by[pivot].abs() < 1e-12 {
             return None;
         }
-        for row in 0..size {
-            let by = rows[row][pivot] / rows[pivot][pivot];
-            if row != pivot {
-                for column in pivot..=size {
-                    rows[row][column] -= by * rows[pivot][column];
-                }
-            }
+        for (_, row) in rows.iter_mut().enumerate().filter(|(row, _)| *row != pivot) {
+            let times = row[pivot] / by[pivot];
+            row.iter_mut().zip(&by).for_each(|(value, part)| *value -= times * part);
         }
     }
     let mut found = [0.0; 3];

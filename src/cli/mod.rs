@@ -102,8 +102,8 @@ enum Verb {
     /// Find the demand in request logs: rates, peaks, lengths, latency by load, hidden work
     Demand(Box<demand::DemandArgs>),
     /// Plan capacity from a run: the formula, for each peak to be ready for
-    Plan(plan::PlanArgs),
-    /// Prove a plan: what spikes of 5 and 10 times the average do to its fleet, simulated
+    Plan(Box<plan::PlanArgs>),
+    /// Prove a plan against spikes of 5 and 10 times the average, simulated or live
     Spike(Box<spike::SpikeArgs>),
     /// Write a run in another tool's form: vLLM, AIPerf, GuideLLM, HDR histograms, Parquet
     Export(export::ExportArgs),

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 
 use crate::capacity::comparison::{Comparison, Refused};
-use crate::capacity::plan::{Plan, PlanInputs};
+use crate::capacity::plan::{Plan, PlanError, PlanInputs};
 use crate::capacity::throughput::Throughput;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::plan_file::FleetArgs;
@@ -129,8 +129,9 @@ fn compare(args: &PlanArgs, format: Format, out: &mut Terminal) -> anyhow::Resul
             }
             Err(error) => {
                 let ended = Exit::of(&error);
-                // What is wrong with the command line is wrong with every row.
-                if ended == Exit::Usage {
+                // What is wrong with the command line is wrong with every row; calls of other lengths are so with this one.
+                let of_this_row = matches!(error.downcast_ref(), Some(PlanError::Mix { .. }));
+                if ended == Exit::Usage && !of_this_row {
                     return Err(error.context(format!("cannot plan from `{name}`")));
                 }
                 refused.push(Refused { name: name.clone(), why: format!("{error:#}") });

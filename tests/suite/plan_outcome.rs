@@ -121,3 +121,18 @@ fn a_sum_of_calls_has_the_quantile_that_it_has_on_paper() {
     assert!((predicted.independent_ms - (200.0 - 100.0 * 0.2_f64.sqrt())).abs() < 1.5, "{predicted:?}");
     assert!(!predicted.calls_of_log && predicted.mean_ms == 75.0);
 }
+
+#[test]
+fn a_line_of_a_log_of_visible_requests_is_an_outcome() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = (0..2000_u64).map(|at| format!("{},{}\n", 1_772_000_000 + at, if at % 10 == 0 { 900 } else { 100 }));
+    let (log, saved) = (folder.path().join("log.csv"), folder.path().join("demand.json"));
+    fs::write(&log, "created_at,latency_ms\n".to_owned() + &rows.collect::<String>()).unwrap();
+    let saved = saved.to_str().unwrap();
+    let output = run(["demand", log.to_str().unwrap(), "--log", "requests", "--save", saved]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for (objective, code) in [("p80<500ms", 0), ("p95<500ms", 3)] {
+        let output = plan(&["--throughput-per-gpu", "2", "--recompute", "2", "--demand", saved, "--outcome-slo", objective]);
+        assert_eq!(output.status.code(), Some(code), "{objective}: {}", stderr(&output));
+    }
+}

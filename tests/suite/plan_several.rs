@@ -98,6 +98,28 @@ fn a_run_that_cannot_be_planned_with_is_listed_with_the_reason_and_ends_it_so() 
 }
 
 #[test]
+fn a_run_of_calls_of_other_lengths_is_one_row_that_is_not_planned() {
+    let data = tempfile::tempdir().unwrap();
+    on(data.path(), SLOW, "NVIDIA L4", 0.25);
+    let mut long = small_run::confirmed();
+    FAST.clone_into(&mut long.id);
+    long.workload.mean_input_tokens = 4096.0;
+    save(data.path(), &long);
+    let rows = (0..3600_u64).map(|at| format!("{},256,64\n", 1_772_000_000 + at));
+    let (log, demand) = (data.path().join("log.csv"), data.path().join("demand.json"));
+    std::fs::write(&log, "created_at,input_tokens,output_tokens\n".to_owned() + &rows.collect::<String>()).unwrap();
+    let demand = demand.to_str().unwrap();
+    run(["demand", log.to_str().unwrap(), "--log", "requests", "--save", demand]);
+    let folder = data.path().to_str().unwrap();
+    let output = run(["plan", SLOW, FAST, "--data-dir", folder, "--demand", demand, "--format", "json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let made = document(&output);
+    assert_eq!((names(&made), made["refused"][0]["name"].as_str()), (vec![SLOW], Some(FAST)));
+    let accepted = run(["plan", SLOW, FAST, "--data-dir", folder, "--demand", demand, "--accept-mix", "--format", "json"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+}
+
+#[test]
 fn rows_at_different_objectives_or_of_different_calls_are_told_apart() {
     let data = tempfile::tempdir().unwrap();
     on(data.path(), SLOW, "NVIDIA L4", 0.25);
