@@ -37,8 +37,8 @@ pub(super) struct Resident {
     pub(super) seconds: f64,
     /// Tokens that it holds on average.
     pub(super) tokens_a_call: f64,
-    /// Tokens that the KV cache of one GPU holds.
-    pub(super) kv_tokens: f64,
+    /// Tokens that the KV cache of one GPU holds, where that is known.
+    pub(super) kv_tokens: Option<f64>,
 }
 
 impl Terms {
@@ -87,8 +87,8 @@ impl Terms {
         if let Some(Held { seconds, per_gpu: Some(per_gpu) }) = self.held {
             add(Resource::CallsInFlight, self.calls().get() * seconds, per_gpu);
         }
-        if let (Some(tokens), Some(resident)) = (self.resident_tokens(), self.resident) {
-            add(Resource::KvTokens, tokens, resident.kv_tokens);
+        if let (Some(tokens), Some(kv_tokens)) = (self.resident_tokens(), self.resident.and_then(|resident| resident.kv_tokens)) {
+            add(Resource::KvTokens, tokens, kv_tokens);
         }
         needs
     }
@@ -113,6 +113,6 @@ fn resident(inputs: &PlanInputs, stated_seconds: Option<f64>) -> Option<Resident
         seconds: stated_seconds.or_else(by_little)?,
         // Of a call in the middle of its answer.
         tokens_a_call: input + output / 2.0,
-        kv_tokens: inputs.kv_tokens_per_gpu.as_ref()?.value,
+        kv_tokens: inputs.kv_tokens_per_gpu.as_ref().map(|kv| kv.value),
     })
 }

@@ -201,7 +201,7 @@ pub enum PlanError {
     },
     /// The calls of the demand are others than those that were measured.
     #[error(
-        "the demand's calls have {:.0} prompt and {:.0} answer tokens on average, those that were measured {:.0} and {:.0}: more than 20 % apart. Measure with the log's lengths (`plimsoll demand LOG --workload-out FILE`, `plimsoll bench --workload FILE`), or accept a bound with `--accept-mix`",
+        "the demand's calls have {:.0} prompt and {:.0} answer tokens on average, those that were measured {:.0} and {:.0}: more than 20 % apart. Measure with the log's lengths (`plimsoll demand LOG --workload-out FILE`, `plimsoll bench --workload FILE`), or accept a correction with `--accept-mix`",
         difference.asked.input, difference.asked.output, difference.measured.input, difference.measured.output
     )]
     Mix {

@@ -61,7 +61,7 @@ pub struct Requirement {
     pub calls: CallRate,
     /// Calls in flight at the peak, stated or by Little's law; `None` where neither is known.
     pub calls_in_flight: Option<f64>,
-    /// Tokens in the KV caches at the peak; `None` where the cache or the calls in flight are not known.
+    /// Tokens in the KV caches at the peak; `None` where the calls in flight or their lengths are not known.
     pub resident_kv_tokens: Option<f64>,
     /// The need by each thing that GPUs run out of; the largest binds.
     pub needs: Vec<Need>,

@@ -85,15 +85,11 @@ pub(super) fn of(terms: &Terms, inputs: &PlanInputs, is_peak_of_log: bool) -> Ve
     if let Some(held) = terms.held {
         let in_flight = held.seconds * terms.calls().get();
         found.push(one("calls in flight", longer, in_flight, None));
-    } else if let Some(resident) = terms.resident {
+    } else if let Some(resident) = terms.resident.filter(|resident| resident.kv_tokens.is_some()) {
         found.push(one("latency of a call", longer, resident.seconds, None));
     }
-    if let Some(resident) = terms.resident {
-        let cache: Change = |terms, times| {
-            let resident = terms.resident.map(|resident| Resident { kv_tokens: resident.kv_tokens * times, ..resident });
-            Terms { resident, ..*terms }
-        };
-        found.push(one("KV tokens per GPU", cache, resident.kv_tokens, None));
+    if let Some(kv_tokens) = terms.resident.and_then(|resident| resident.kv_tokens) {
+        found.push(one("KV tokens per GPU", larger_cache, kv_tokens, None));
     }
     if let Some(price) = price {
         let cost = base * price * 0.1;
@@ -118,6 +114,11 @@ fn per_gpu(rate: CallRatePerGpu, times: f64) -> CallRatePerGpu {
 
 fn headroom_of(headroom: Headroom, times: f64) -> Headroom {
     Headroom::new(headroom.get() * times).unwrap_or(headroom)
+}
+
+fn larger_cache(terms: &Terms, times: f64) -> Terms {
+    let larger = |resident: Resident| Resident { kv_tokens: resident.kv_tokens.map(|tokens| tokens * times), ..resident };
+    Terms { resident: terms.resident.map(larger), ..*terms }
 }
 
 /// Each call is held for longer.

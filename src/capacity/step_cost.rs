@@ -13,6 +13,8 @@ use crate::record::run::RunRecord;
 
 /// A fit that misses a level by more than this share says nothing of costs.
 const WORST: f64 = 0.35;
+/// Levels of the sweep that it needs at least.
+const FEWEST: usize = 3;
 
 /// Costs per step and per token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -51,19 +53,19 @@ impl StepCost {
         }
         let most = run.target.batch.max_sequences.map_or(f64::INFINITY, f64::from);
         let valid = || run.levels.iter().filter(|level| level.verdict.is_valid());
-        let mut equations: Vec<Equation> = valid().filter_map(|level| prefill(level, mix)).collect();
-        let references = equations.len();
-        let decoding = valid().filter_map(|level| decode(level, mix, gpus_of_replica, most));
-        equations.extend(decoding);
-        if references == 0 || equations.len() < references + 3 {
-            return None;
+        let references: Vec<Equation> = valid().filter_map(|level| prefill(level, mix)).collect();
+        let mut decoding: Vec<(f64, Equation)> = valid().filter_map(|level| decode(level, mix, gpus_of_replica, most)).collect();
+        decoding.sort_by(|one, other| one.0.total_cmp(&other.0));
+        // Where nobody says how many sequences a batch holds, the law ends where they wait instead of slowing each other down.
+        while !references.is_empty() && decoding.len() >= FEWEST {
+            let equations: Vec<Equation> = references.iter().copied().chain(decoding.iter().map(|(_, equation)| *equation)).collect();
+            let fitted = fitted(&equations, mix, batch);
+            if fitted.is_some() {
+                return fitted;
+            }
+            decoding.pop();
         }
-        let found = least_squares(&equations)?;
-        let error = |equation: &Equation| (dot(equation.parts, found) / equation.ms - 1.0).abs();
-        let worst = equations.iter().map(error).fold(0.0, f64::max);
-        let [alpha_ms, beta_ms, gamma_ms] = found;
-        let cost = Self { alpha_ms, beta_ms, gamma_ms, batch, measured: mix, levels: equations.len() as u32, worst };
-        (worst <= WORST && beta_ms + gamma_ms > 0.0 && cost.call_ms(mix) > 0.0).then_some(cost)
+        None
     }
 
     /// Prompt tokens/s of a replica that does nothing else.
@@ -89,6 +91,15 @@ impl StepCost {
     }
 }
 
+fn fitted(equations: &[Equation], mix: TokenMix, batch: f64) -> Option<StepCost> {
+    let found = least_squares(equations)?;
+    let error = |equation: &Equation| (dot(equation.parts, found) / equation.ms - 1.0).abs();
+    let worst = equations.iter().map(error).fold(0.0, f64::max);
+    let [alpha_ms, beta_ms, gamma_ms] = found;
+    let cost = StepCost { alpha_ms, beta_ms, gamma_ms, batch, measured: mix, levels: equations.len() as u32, worst };
+    (worst <= WORST && beta_ms + gamma_ms > 0.0 && cost.call_ms(mix) > 0.0).then_some(cost)
+}
+
 /// The reference level: a prompt that has the engine to itself.
 fn prefill(level: &LevelRecord, mix: TokenMix) -> Option<Equation> {
     let is_reference = matches!(level.purpose, Purpose::Reference { .. });
@@ -96,15 +107,15 @@ fn prefill(level: &LevelRecord, mix: TokenMix) -> Option<Equation> {
     Some(Equation { parts: [1.0, mix.input, mix.input], ms })
 }
 
-/// A level of the sweep whose batch held all that was in flight.
-fn decode(level: &LevelRecord, mix: TokenMix, gpus_of_replica: u32, most: f64) -> Option<Equation> {
+/// A level of the sweep whose batch held all that was in flight, by how many those were.
+fn decode(level: &LevelRecord, mix: TokenMix, gpus_of_replica: u32, most: f64) -> Option<(f64, Equation)> {
     let Offered::Closed { concurrency } = level.offered else { return None };
     let replicas = f64::from(level.per_device.devices.max(1)) / f64::from(gpus_of_replica);
     let batch = (f64::from(concurrency) / replicas).max(1.0);
     let ms = level.latency.tpot.raw.mean.filter(|ms| level.purpose == Purpose::Sweep && batch <= most && *ms > 0.0)?;
     let computed = (mix.input + mix.output) / (mix.output + 1.0);
     let context = mix.input + mix.output / 2.0;
-    Some(Equation { parts: [1.0, batch * computed + 1.0, (batch + 1.0) * context], ms })
+    Some((batch, Equation { parts: [1.0, batch * computed + 1.0, (batch + 1.0) * context], ms }))
 }
 
 fn dot(one: [f64; 3], other: [f64; 3]) -> f64 {

@@ -27,7 +27,7 @@ pub(super) struct FleetArgs {
     /// Which peak of the demand: p95, p99 or max of windows of 1s, 1m or 1h [default: p99:1m]
     #[arg(long, value_name = "PEAK", requires = "demand", value_parser = read_peak)]
     peak_of: Option<PeakOf>,
-    /// Plan although the demand's calls are far from those that were measured, with a safe bound
+    /// Plan although the demand's calls are far from those that were measured: by the cost of tokens where a run tells it, else safely
     #[arg(long)]
     accept_mix: bool,
     /// Calls in flight at the planned peak, where they are known otherwise than through the rate

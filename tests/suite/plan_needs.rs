@@ -87,6 +87,7 @@ fn an_unknown_kv_cache_is_said_and_not_passed_over() {
     run.target.batch = BatchLimits::default();
     let plan = Plan::of(inputs(&run)).unwrap();
     assert!(has(&plan, "kv_not_judged") && need(&plan, Resource::KvTokens).is_none());
+    assert!(is_near(plan.requirements[0].resident_kv_tokens.unwrap(), 130.0 * CALL_S * 288.0), "how much they would have to hold is known");
     let typed = Throughput::given(CallRatePerGpu::new(8.0).unwrap());
     let typed = PlanInputs { kv_tokens_per_gpu: Some(Input::given(1000.0)), ..PlanInputs::assumed(typed) };
     assert!(has(&Plan::of(typed).unwrap(), "kv_not_judged"), "a cache, and nobody knows how much is in it");
@@ -118,6 +119,25 @@ proptest! {
         }
         prop_assert!(cost.worst < 1e-6);
     }
+}
+
+#[test]
+fn levels_whose_calls_wait_for_a_batch_tell_nothing_of_costs() {
+    let mut run = by_law(6.0, 0.05, 0.0001);
+    run.target.batch = BatchLimits::default();
+    // Beyond 16 sequences the others wait, and each of those in the batch is as quick as ever.
+    let full =
+        run.levels.iter().find(|level| level.offered == Offered::Closed { concurrency: 16 }).and_then(|level| level.latency.tpot.raw.mean);
+    for level in &mut run.levels {
+        if matches!(level.offered, Offered::Closed { concurrency } if concurrency > 16) {
+            level.latency.tpot.raw.mean = full;
+        }
+    }
+    let cost = StepCost::fit(&run, 1, 16.0).unwrap();
+    assert!(cost.levels < 11, "the reference twice, and few of the nine levels of the sweep: {cost:?}");
+    let call = TokenMix { input: 256.0, output: 64.0 };
+    let exact = 256.0 * 0.0501 + 64.0 * (6.0 / 16.0 + 0.05 + 0.0001 * 288.0);
+    assert!((cost.call_ms(call) / exact - 1.0).abs() < 0.35, "{} {exact}", cost.call_ms(call));
 }
 
 #[test]
