@@ -72,7 +72,7 @@ pub fn run(args: &PlanArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
         Some(name) => transfer::find(name, &out.data_dir()?)?.apply(throughput)?,
         None => throughput,
     };
-    let plan = planned(args, args.runs.first().map_or("", String::as_str), throughput)?;
+    let plan = planned(&args.fleet, &args.demand, args.runs.first().map_or("", String::as_str), throughput)?;
     match format {
         Format::Json => out.document(&report::plan::json(&plan))?,
         Format::Markdown => out.print(report::plan::markdown(&plan))?,
@@ -91,16 +91,19 @@ fn verdict(plan: &Plan) -> Exit {
 }
 
 /// The plan for what one GPU sustains; `name` is what it came from.
-fn planned(args: &PlanArgs, name: &str, throughput: Throughput) -> anyhow::Result<Plan> {
-    let file = args.fleet.file()?;
-    let inputs = args.fleet.apply(file.as_ref().map(|(file, _)| file), name, PlanInputs::assumed(throughput))?;
+///
+/// # Errors
+/// When inputs cannot be read, or contradict each other.
+pub(super) fn planned(fleet: &FleetArgs, demand: &PlanInputArgs, name: &str, throughput: Throughput) -> anyhow::Result<Plan> {
+    let file = fleet.file()?;
+    let inputs = fleet.apply(file.as_ref().map(|(file, _)| file), name, PlanInputs::assumed(throughput))?;
     let inputs = match &file {
         Some((file, name)) => {
             PlanInputArgs::apply_file(file, name, inputs).with_context(|| format!("cannot plan with `{name}`")).exit_with(Exit::BadInput)?
         }
         None => inputs,
     };
-    Ok(Plan::of(args.demand.apply(inputs))?)
+    Ok(Plan::of(demand.apply(inputs))?)
 }
 
 /// Whether each name is a measurement of its own: runs, or files that are told to be.
@@ -121,7 +124,7 @@ fn compare(args: &PlanArgs, format: Format, out: &mut Terminal) -> anyhow::Resul
         } else {
             measured(name, args.slo.as_ref(), out)
         };
-        let ended = match throughput.and_then(|throughput| planned(args, name, throughput)) {
+        let ended = match throughput.and_then(|throughput| planned(&args.fleet, &args.demand, name, throughput)) {
             Ok(plan) => {
                 let ended = verdict(&plan);
                 plans.push((name.clone(), plan));
