@@ -79,6 +79,7 @@ mod signals;
 mod simulated_fleet;
 mod sink;
 mod small_run;
+mod spike;
 mod sse;
 mod stats;
 mod store;

@@ -16,8 +16,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use crate::campaign::instruments::GPU_FAILED;
+use crate::campaign::interrupt::Interrupt;
+use crate::campaign::litmus::Driven;
 use crate::campaign::measure::Halt;
 use crate::campaign::progress::{Progress as Told, Watcher};
+use crate::capacity::spike;
 use crate::cli::bench::args::{BenchArgs, TargetKind};
 use crate::cli::bench::run::{Host, Place, Prepared, Subject, measure};
 use crate::cli::bench::watch::Measured;
@@ -29,6 +32,8 @@ use crate::clock::Monotonic;
 use crate::node;
 use crate::node::telemetry;
 use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
+use crate::record::slo::Slo;
+use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::store::lock::NodeLock;
 use crate::store::runs::{RunStore, load};
@@ -45,40 +50,8 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     let store = RunStore::open(&data_dir)?;
     let (args, resumed) = resolve(args, &command, &store)?;
     let interrupt = signals::watch()?;
-    // Before anything is built: two measurements on one node spoil each other. In virtual time there is nothing to spoil.
-    let loads_node = match &args.target.target {
-        TargetKind::Engine => true,
-        TargetKind::Server(endpoint) => endpoint.is_local(),
-        TargetKind::Null | TargetKind::Simulated => false,
-    };
-    let _lock = loads_node.then(|| NodeLock::take(&lock_folder())).transpose()?;
     let id = resumed.as_ref().map_or_else(RunStore::new_id, |(_, saved)| saved.id.clone());
-    let library = args.watch.nvml.open();
-    let clock = Monotonic::start();
-    let seen_by = (args.target.target != TargetKind::Simulated).then_some(clock);
-    let node = node::describe(telemetry::record(&library));
-    let device = choose::device(&args, &node)?;
-    let mut drawn = Drawn::new(out.progress());
-    let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, &id));
-    let server = match &args.target.target {
-        TargetKind::Server(endpoint) => {
-            server::allow_connections(u64::from(args.method.in_flight_cap.max(args.method.max_concurrency.unwrap_or(0))))?;
-            Some(served::reach(&args, endpoint, seed, &library, &interrupt, &mut |text| drawn.tell(Told::Note(text)))?)
-        }
-        _ => None,
-    };
-    let measured = match &server {
-        Some(server) => Measured::Served(server.gpus.clone()),
-        None => {
-            let own = device.iter().flat_map(|device| device.gpus());
-            Measured::Own(own.map(|gpu| GpuIdentity { uuid: gpu.uuid.clone(), pci_bus_id: gpu.bus_id.clone() }).collect())
-        }
-    };
-    let exporter = args.watch.dcgm_url.as_ref().map(|url| served::page_at(&args.server, url, None)).transpose()?;
-    let watched = watch::begin(&args.watch, &measured, exporter, &library, seen_by, &lock_folder(), &interrupt)?;
-    let host = Host { node, clock, watched };
-    let subject = Subject { device, server };
-    let prepared = Prepared::new(args, subject, host, seed, drawn, &interrupt)?;
+    let (_lock, prepared) = prepare(args, &id, &interrupt, out)?;
     let (run, halted) = measure(prepared, Place { store: &store, id: &id, command }, resumed, &interrupt)?;
     for failure in run.findings.iter().filter(|finding| finding.code == GPU_FAILED) {
         tracing::error!("{}: {}", failure.evidence, failure.next_step);
@@ -91,6 +64,71 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     }
     report::print(&run, out)?;
     Ok(exit(&run, halted))
+}
+
+/// Drives the target of a saved command line through a course; `target` is asked in its place where one is given. Says what was driven.
+///
+/// # Errors
+/// When the command line cannot be read, the target or its traffic cannot be made, or it hangs.
+pub(super) fn drive_course(
+    command: &[String],
+    target: Option<&TargetKind>,
+    asked: &Course<'_>,
+    interrupt: &Interrupt,
+    out: &Terminal,
+) -> anyhow::Result<(Driven, TargetIdentity)> {
+    let mut args =
+        super::bench_args_of(command).context("cannot read the command line that the run was made with").exit_with(Exit::BadInput)?;
+    if let Some(target) = target {
+        args.target.target = target.clone();
+    }
+    let (_lock, prepared) = prepare(args, asked.id, interrupt, out)?;
+    prepared.drive(asked, interrupt)
+}
+
+/// What is to be driven, and when.
+pub(super) struct Course<'a> {
+    /// Names it, and is the seed of everything random.
+    pub(super) id: &'a str,
+    pub(super) course: &'a spike::course::Course,
+    pub(super) slo: &'a Slo,
+}
+
+/// Makes target, traffic and clock ready; while the lock is held nobody else measures on the node.
+fn prepare(args: BenchArgs, id: &str, interrupt: &Interrupt, out: &Terminal) -> anyhow::Result<(Option<NodeLock>, Prepared)> {
+    // Before anything is built: two measurements on one node spoil each other. In virtual time there is nothing to spoil.
+    let loads_node = match &args.target.target {
+        TargetKind::Engine => true,
+        TargetKind::Server(endpoint) => endpoint.is_local(),
+        TargetKind::Null | TargetKind::Simulated => false,
+    };
+    let lock = loads_node.then(|| NodeLock::take(&lock_folder())).transpose()?;
+    let library = args.watch.nvml.open();
+    let clock = Monotonic::start();
+    let seen_by = (args.target.target != TargetKind::Simulated).then_some(clock);
+    let node = node::describe(telemetry::record(&library));
+    let device = choose::device(&args, &node)?;
+    let mut drawn = Drawn::new(out.progress());
+    let seed = args.method.seed.unwrap_or_else(|| rng::derive(0, id));
+    let server = match &args.target.target {
+        TargetKind::Server(endpoint) => {
+            server::allow_connections(u64::from(args.method.in_flight_cap.max(args.method.max_concurrency.unwrap_or(0))))?;
+            Some(served::reach(&args, endpoint, seed, &library, interrupt, &mut |text| drawn.tell(Told::Note(text)))?)
+        }
+        _ => None,
+    };
+    let measured = match &server {
+        Some(server) => Measured::Served(server.gpus.clone()),
+        None => {
+            let own = device.iter().flat_map(|device| device.gpus());
+            Measured::Own(own.map(|gpu| GpuIdentity { uuid: gpu.uuid.clone(), pci_bus_id: gpu.bus_id.clone() }).collect())
+        }
+    };
+    let exporter = args.watch.dcgm_url.as_ref().map(|url| served::page_at(&args.server, url, None)).transpose()?;
+    let watched = watch::begin(&args.watch, &measured, exporter, &library, seen_by, &lock_folder(), interrupt)?;
+    let host = Host { node, clock, watched };
+    let subject = Subject { device, server };
+    Ok((lock, Prepared::new(args, subject, host, seed, drawn, interrupt)?))
 }
 
 /// Where all users of the node look for its lock.

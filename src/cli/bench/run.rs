@@ -8,6 +8,7 @@ use anyhow::Context;
 use crate::campaign::bench;
 use crate::campaign::interrupt::Interrupt;
 use crate::campaign::journal::{Journal, KeepRequests};
+use crate::campaign::litmus::{Driven, LiveCourse};
 use crate::campaign::measure::{Bench, Halt};
 use crate::campaign::plan::Plan;
 use crate::campaign::progress::{Progress, Watcher};
@@ -19,7 +20,7 @@ use crate::campaign::traffic::{Chosen, Traffic};
 use crate::cli::bench::args::{BenchArgs, OnCapArg, TargetKind};
 use crate::cli::bench::served::Served;
 use crate::cli::bench::watch::Watched;
-use crate::cli::bench::{choose, law};
+use crate::cli::bench::{Course, choose, law};
 use crate::cli::ceilings::measure as measure_ceilings;
 use crate::cli::device::Device;
 use crate::cli::exit::{Exit, ExitWith};
@@ -35,6 +36,7 @@ use crate::record::ceilings::{CeilingKind, CeilingsRecord};
 use crate::record::node::NodeRecord;
 use crate::record::run::{RunRecord, RunStatus};
 use crate::record::slo::{Slo, SloSource};
+use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::store::atomic;
 use crate::store::runs::RunStore;
@@ -135,6 +137,24 @@ impl Prepared {
         let first_rate = args.traffic.trace_speed.and_then(|_| traffic.own_rate());
         let plan = Plan { first_rate, ..plan(&args, seed, slo) };
         Ok(Self { args, node, watched, plan, traffic, targets, meter, clock, made_of, busy_threads, drawn })
+    }
+
+    /// Drives a fresh target through a course, and says what it was.
+    pub(super) fn drive(mut self, asked: &Course<'_>, interrupt: &Interrupt) -> anyhow::Result<(Driven, TargetIdentity)> {
+        let mut target = self.targets.fresh()?;
+        let live = LiveCourse {
+            course: asked.course,
+            slo: asked.slo,
+            traffic: &self.traffic,
+            timeout: self.plan.timeout,
+            cap: self.plan.cap,
+            seed: self.plan.seed,
+            interrupt,
+            watcher: &mut self.drawn,
+        };
+        let driven = live.drive(&mut *target, &mut *self.clock);
+        self.drawn.clear();
+        Ok((driven?, self.targets.identity()))
     }
 
     fn record(&self, id: &str, command: Vec<String>) -> RunRecord {

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::capacity::spike::course::Lengths;
+use crate::cli::bench::args::TargetKind;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::length_of_time;
 use crate::cli::plan_file::FleetArgs;
@@ -21,6 +22,7 @@ use crate::record::slo::{Slo, SloError, SloSource};
     plimsoll spike --average-rps 40 --recompute 1.3 --sized-for 'Viral moment'\n  \
     plimsoll spike --average-rps 40 --replicas 12 --times 3,6 --routing power-of-two --queue 32\n  \
     plimsoll spike --average-rps 40 --replicas 4 --scale-to 40 --lead-time 3m\n  \
+    plimsoll spike --live --plan plan.toml --spike-for 5m\n  \
     plimsoll spike --demand demand.json --format csv > course.csv\n\n\
     Exit code 0: every phase is within the SLO; 3: one is not; 5: only if the service law fits exactly.")]
 pub struct SpikeArgs {
@@ -39,6 +41,15 @@ pub struct SpikeArgs {
     /// Simulate with the plan's spare replicas too
     #[arg(long)]
     pub(super) with_spare: bool,
+    /// Drive the real target of the run through the course, with its part of the fleet's load
+    #[arg(long)]
+    pub(super) live: bool,
+    /// Drive this target in its place, such as the address of the whole fleet
+    #[arg(long, value_name = "TARGET", requires = "live")]
+    pub(super) target: Option<TargetKind>,
+    /// GPUs behind that target [default: as many as the run had]
+    #[arg(long, value_name = "COUNT", requires = "target")]
+    pub(super) target_gpus: Option<NonZeroU32>,
     /// Of arrivals, lengths and routing
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(super) seed: u64,

@@ -1,7 +1,8 @@
-//! `plimsoll spike`: the litmus test of a plan, simulated with the measured service law.
+//! `plimsoll spike`: the litmus test of a plan, simulated with the measured service law, or driven live.
 
 mod args;
 mod evidence;
+mod live;
 
 use anyhow::anyhow;
 
@@ -35,6 +36,10 @@ pub fn run(args: &SpikeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let average = plan.inputs.average.value * plan.inputs.recompute.value;
     let course = Course::litmus(average.get(), &args.course.times, args.course.lengths());
     let fleet = fleet(args, &service, replicas, &plan)?;
+    if args.live {
+        let asked = live::Asked { plan: &plan, slo: &evidence.slo, service: &service, measured_replicas, replicas };
+        return live::run(args, &asked, run, CallLengths::of_run(run, evidence.lengths), format, out);
+    }
     let mut told = |what: &str| {
         if out.progress() != Progress::Silent {
             terminal::note(format_args!("simulating {what}"));
