@@ -192,7 +192,7 @@ fn weights_go_to_all_gpus_at_once_and_what_stops_one_stops_all_and_is_said_once(
             "--max-concurrency",
             "2",
             "--budget",
-            "6s",
+            "15s",
             "--kv-blocks",
             kv_blocks,
             "--max-num-seqs",

@@ -43,6 +43,12 @@ pub struct Both<T> {
     pub slower: T,
 }
 
+/// Seconds that a spike of `calls_per_s` is tried for where it shall last `seconds`: a large fleet shows in fewer what it stands.
+#[must_use]
+pub fn tried_s(calls_per_s: f64, seconds: f64) -> f64 {
+    seconds.min((CALLS_MAX / calls_per_s).max(SHORTEST_S))
+}
+
 impl<'a> Subject<'a> {
     /// The same fleet with each cost of a step `factor` times as much.
     #[must_use]
@@ -61,7 +67,7 @@ impl<'a> Subject<'a> {
     #[must_use]
     pub fn stands_load(&self, replicas: u32, calls_per_s: f64, seconds: f64) -> bool {
         let before = self.average.min(calls_per_s);
-        let seconds = seconds.min((CALLS_MAX / calls_per_s).max(SHORTEST_S));
+        let seconds = tried_s(calls_per_s, seconds);
         let phase = |name: &str, times, seconds| Phase { name: name.to_owned(), times, seconds };
         let phases = vec![phase("before", before / calls_per_s, BEFORE_S), phase("spike", 1.0, seconds)];
         let course = Course { average: calls_per_s, phases };

@@ -62,7 +62,7 @@ pub fn levels(run: &RunRecord, fitted: &FittedLaw, replicas: u32, slo: &Slo, len
 
 fn is_held(level: &LevelRecord) -> bool {
     let usual = matches!(level.purpose, Purpose::Curve | Purpose::Confirmation { .. });
-    usual && level.verdict.is_valid() && matches!(level.verdict.outcome, Outcome::Met | Outcome::Broken)
+    usual && level.verdict.is_valid() && matches!(level.verdict.outcome, Outcome::Met | Outcome::Broken | Outcome::Undecided)
 }
 
 fn of(level: &LevelRecord, fleet: &Fleet, slo: &Slo, lengths: &CallLengths) -> Option<CheckedLevel> {

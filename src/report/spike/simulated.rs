@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::capacity::spike::answer::Both;
+use crate::capacity::spike::answer::{Both, tried_s};
 use crate::capacity::spike::check::Pair;
 use crate::capacity::spike::litmus::{Litmus, LitmusVerdict, WithRetries};
 use crate::record::SCHEMA_VERSION;
@@ -106,11 +106,14 @@ fn verdict(litmus: &Litmus) -> (String, Tone) {
 fn answers(litmus: &Litmus) -> Vec<(&'static str, String)> {
     let multiple = |multiple: Option<f64>| multiple.map_or_else(|| "not even the average".to_owned(), |times| format!("{}x", three(times)));
     let Both { fitted, slower } = litmus.largest_multiple;
+    let load = litmus.average_calls_per_s * fitted.unwrap_or(1.0);
+    let tried_s = tried_s(load, litmus.spike_s);
+    let tried = if tried_s < litmus.spike_s { format!(", tried for {}", duration(tried_s)) } else { String::new() };
     let mut lines = vec![
         (
             "stands",
             format!(
-                "{} the average for {} without a breach ({} under the slower law)",
+                "{} the average for {} without a breach ({} under the slower law{tried})",
                 multiple(fitted),
                 duration(litmus.spike_s),
                 multiple(slower)
