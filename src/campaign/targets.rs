@@ -16,7 +16,7 @@ use crate::target::Target;
 use crate::target::in_process::InProcess;
 use crate::target::null::Null;
 use crate::target::several::{self, Several};
-use crate::target::simulated::Simulated;
+use crate::target::simulated::{Simulated, limits_of};
 
 /// Makes targets of one kind.
 pub trait Targets {
@@ -126,7 +126,7 @@ impl SimulatedTargets {
 
 impl Targets for SimulatedTargets {
     fn identity(&self) -> TargetIdentity {
-        Simulated::identity_of(&self.name)
+        TargetIdentity { batch: limits_of(&self.law), ..Simulated::identity_of(&self.name) }
     }
 
     fn fresh(&mut self) -> anyhow::Result<Box<dyn Target>> {

@@ -17,6 +17,7 @@ use crate::workload::request::Request;
 #[derive(Debug)]
 pub struct Simulated {
     name: String,
+    batch: BatchLimits,
     replica: Replica,
     now: Nanos,
     /// The job that each slot names now. A job's id holds its slot in the low bits and is never used twice, because
@@ -40,6 +41,7 @@ impl Simulated {
     pub fn new(name: &str, law: ServiceLaw, seed: u64) -> Self {
         Self {
             name: name.to_owned(),
+            batch: limits_of(&law),
             replica: Replica::new(law, seed),
             now: Nanos::ZERO,
             jobs: Vec::new(),
@@ -66,9 +68,21 @@ impl Simulated {
     }
 }
 
+/// What bounds a batch under `law`.
+#[must_use]
+pub fn limits_of(law: &ServiceLaw) -> BatchLimits {
+    match law {
+        ServiceLaw::Batching(law) => {
+            BatchLimits { max_sequences: Some(law.max_batch), max_step_tokens: Some(law.chunk_tokens), kv_tokens: Some(law.kv_tokens) }
+        }
+        ServiceLaw::Servers { count, .. } => BatchLimits { max_sequences: Some(*count), ..BatchLimits::default() },
+        ServiceLaw::Stall { otherwise, .. } => limits_of(otherwise),
+    }
+}
+
 impl Target for Simulated {
     fn identity(&self) -> TargetIdentity {
-        Self::identity_of(&self.name)
+        TargetIdentity { batch: self.batch, ..Self::identity_of(&self.name) }
     }
 
     fn submit(&mut self, request: Request, slot: Slot) {
