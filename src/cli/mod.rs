@@ -104,7 +104,7 @@ enum Verb {
     /// Plan capacity from a run: the formula, for each peak to be ready for
     Plan(Box<plan::PlanArgs>),
     /// Prove a plan against spikes of 5 and 10 times the average, simulated or live
-    Spike(Box<spike::SpikeArgs>),
+    Spike(Box<spike::args::SpikeArgs>),
     /// Write a run in another tool's form: vLLM, AIPerf, GuideLLM, HDR histograms, Parquet
     Export(export::ExportArgs),
     /// Read what another tool measured: vLLM, AIPerf, GuideLLM, InferenceX

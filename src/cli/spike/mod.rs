@@ -1,6 +1,6 @@
 //! `plimsoll spike`: the litmus test of a plan, simulated with the measured service law, or driven live.
 
-mod args;
+pub mod args;
 mod evidence;
 mod live;
 
@@ -13,7 +13,7 @@ use crate::capacity::spike::lengths::CallLengths;
 use crate::capacity::spike::litmus::{Litmus, LitmusVerdict, Question};
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::plan::planned;
-pub use crate::cli::spike::args::SpikeArgs;
+use crate::cli::spike::args::SpikeArgs;
 use crate::cli::terminal::{self, Format, Progress, Terminal};
 use crate::curve::service_law::{self, FittedLaw};
 use crate::queueing::fleet::simulation::Fleet;

@@ -5,6 +5,7 @@
 
 pub mod calls;
 pub mod clients;
+mod events;
 pub mod leaping;
 pub mod routing;
 pub mod scaling;
