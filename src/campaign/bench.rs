@@ -9,6 +9,7 @@ use crate::campaign::idle;
 use crate::campaign::measure::{Bench, Halt};
 use crate::campaign::open::Aim;
 use crate::campaign::plan::{QUICK_PERCENTILE, ROOM};
+use crate::campaign::planner_stage;
 use crate::campaign::progress::Progress;
 use crate::campaign::search::{Probed, Search, SearchSpec, Step};
 use crate::campaign::sweep::{Shown, Sweep};
@@ -113,6 +114,13 @@ fn stages(bench: &mut Bench<'_>, target: &mut Held<'_>, result: &mut Result) -> 
         Some(halt) => return Err(halt.into()),
         None => {}
     }
+    if result.halted.is_none() {
+        match unless_halted(planner_stage::measure(bench, target))? {
+            Some(Halt::Budget) => result.halted = Some(Halt::Budget),
+            Some(halt) => return Err(halt.into()),
+            None => {}
+        }
+    }
     let Some(mut number) = result.headline.clone().filter(|number| number.throughput_per_gpu.is_some() || number.bracket.is_some()) else {
         return Ok(());
     };
@@ -169,7 +177,7 @@ fn under_load(bench: &mut Bench<'_>, target: &mut Held<'_>, slo: &Slo, first: &L
     }
     if let Some(rate) = found.rate.filter(|_| found.stop != Stop::Undecided) {
         // The curve comes last and has what is left: it moves no number.
-        bench.keep_to_budget(|pace| ROOM * expected(pace).confirmation_s + expected(pace).reference_s);
+        bench.keep_to_budget(|pace| ROOM * expected(pace).confirmation_s + expected(pace).planner_s + expected(pace).reference_s);
         let confirmed = confirm(bench, target, slo, rate, result)?;
         number = headline::of(&found, Some(&confirmed), &bench.levels, devices);
         bench.journal.learn(|run| run.headline = Some(number.clone()))?;

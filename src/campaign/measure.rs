@@ -188,7 +188,10 @@ impl Bench<'_> {
         self.check_budget(&spec.purpose, run.shortest)?;
         self.watcher.tell(Progress::LevelBegins { purpose: &spec.purpose, offered: &spec.offered });
         self.journal.begin_level(spec.index).context("cannot write the request log")?;
-        let mut requests = self.traffic.requests(spec.seed)?;
+        let mut requests = match spec.purpose.lengths() {
+            Some((prompt_tokens, output_tokens)) => self.traffic.of_lengths(spec.seed, prompt_tokens, output_tokens)?,
+            None => self.traffic.requests(spec.seed)?,
+        };
         let manner = Manner { timeout: self.plan.timeout, chunks: Chunks::Keep };
         self.telemetry.ready(self.clock.now());
         let started = wall_now().to_string();
@@ -208,7 +211,8 @@ impl Bench<'_> {
         let mut witnessed = self.telemetry.over(watched.window, &watched.series, &self.levels);
         let made = requests.tally();
         if let Some(server) = self.server {
-            server.join(&mut witnessed, &watched, &made, self.traffic.shares_prefixes());
+            let shares_prefixes = spec.purpose.lengths().is_none() && self.traffic.shares_prefixes();
+            server.join(&mut witnessed, &watched, &made, shares_prefixes);
         }
         let mut level = record(Seen {
             watched,

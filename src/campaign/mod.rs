@@ -24,6 +24,8 @@ pub mod measure;
 pub mod open;
 pub mod pace;
 pub mod plan;
+pub mod planner_levels;
+mod planner_stage;
 pub mod progress;
 pub mod search;
 pub mod series;

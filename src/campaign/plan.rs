@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::campaign::closed::ClosedWindows;
+use crate::campaign::planner_levels;
 use crate::campaign::windows::Windows;
 use crate::clock::Nanos;
 use crate::load::arrivals::OnCap;
@@ -48,8 +49,16 @@ pub struct Plan {
     /// Whether answers end when the model ends them: their lengths are then no fault.
     #[serde(default)]
     pub natural_length: bool,
+    /// Whether levels for exports to planners are measured too.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub for_planner: bool,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_not(flag: &bool) -> bool {
+    !flag
 }
 
 impl Plan {
@@ -71,6 +80,7 @@ impl Plan {
             cap: 4096,
             refuse_at_cap: false,
             natural_length: false,
+            for_planner: false,
             seed,
         }
     }
@@ -135,6 +145,7 @@ impl Plan {
             search_s: SEARCH_LEVELS * (look * 1.5 + warm_up),
             confirmation_s: confirmed * (fixed + warm_up),
             curve_s: self.curve.len() as f64 * (windows.curve.as_secs_f64().max(3.0 * e2e_s) + warm_up),
+            planner_s: if self.for_planner { planner_levels::ABOUT as f64 * closed_s } else { 0.0 },
             reference_s: closed_s,
         }
     }
@@ -169,6 +180,8 @@ pub struct Expected {
     pub confirmation_s: f64,
     /// The load-latency curve.
     pub curve_s: f64,
+    /// Levels for exports to planners.
+    pub planner_s: f64,
     /// One reference level.
     pub reference_s: f64,
 }
@@ -177,12 +190,12 @@ impl Expected {
     /// What has to be done after the sweep; the curve moves no number, and gets what is left.
     #[must_use]
     pub fn after_sweep_s(&self) -> f64 {
-        self.search_s + ROOM * self.confirmation_s + self.reference_s
+        self.search_s + ROOM * self.confirmation_s + self.planner_s + self.reference_s
     }
 
     /// A whole campaign.
     #[must_use]
     pub fn total_s(&self) -> f64 {
-        2.0 * self.reference_s + self.sweep_s + self.search_s + self.confirmation_s + self.curve_s
+        2.0 * self.reference_s + self.sweep_s + self.search_s + self.confirmation_s + self.curve_s + self.planner_s
     }
 }

@@ -5,10 +5,12 @@ use sha2::{Digest, Sha256};
 use crate::clock::Nanos;
 use crate::record::run::WorkloadRecord;
 use crate::record::slo::{Slo, SloError, SloSource};
+use crate::rng;
 use crate::workload::arrivals::Schedule;
 use crate::workload::fit::Limits;
 use crate::workload::mix::Mix;
 use crate::workload::request::RequestSource;
+use crate::workload::spec::Workload;
 use crate::workload::traffic::{Traffic as Source, TrafficError};
 
 /// Makes the traffic of a level from the level's seed: requests and arrivals of one seed belong together. Two seeds share no prompt,
@@ -32,6 +34,12 @@ pub trait Traffic {
     /// # Errors
     /// When the traffic cannot be made, such as from a trace that cannot be read again.
     fn requests(&self, seed: u64) -> anyhow::Result<Box<dyn RequestSource>>;
+
+    /// Requests of one length each, in tokens, whose prompts begin alike by chance only.
+    ///
+    /// # Errors
+    /// When the target has no room for such a request.
+    fn of_lengths(&self, seed: u64, prompt_tokens: u32, output_tokens: u32) -> anyhow::Result<Box<dyn RequestSource>>;
 
     /// Arrivals at a mean of `calls_per_s`, also over every `steady` of them where they are recorded.
     ///
@@ -137,6 +145,10 @@ impl Traffic for Chosen {
 
     fn requests(&self, seed: u64) -> anyhow::Result<Box<dyn RequestSource>> {
         Ok(self.source.source(seed, self.limits)?)
+    }
+
+    fn of_lengths(&self, seed: u64, prompt_tokens: u32, output_tokens: u32) -> anyhow::Result<Box<dyn RequestSource>> {
+        Ok(Workload::fixed(prompt_tokens, output_tokens)?.source(rng::derive(seed, "requests"), self.limits)?)
     }
 
     fn schedule(&self, calls_per_s: f64, seed: u64, steady: Nanos) -> anyhow::Result<Schedule> {

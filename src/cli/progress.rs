@@ -99,7 +99,7 @@ fn name(purpose: &Purpose, offered: &Offered) -> String {
         Purpose::Search => "search".to_owned(),
         Purpose::Confirmation { run } => format!("confirmation {run}"),
         Purpose::Curve => "curve".to_owned(),
-        Purpose::Solo { device } => format!("{device} alone"),
+        Purpose::Solo { .. } | Purpose::PlannerPrefill { .. } | Purpose::PlannerDecode { .. } => purpose.to_string(),
     };
     match offered {
         Offered::Closed { concurrency } => format!("{purpose}, {concurrency} in flight"),

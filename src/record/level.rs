@@ -41,6 +41,33 @@ pub enum Purpose {
         /// Which.
         device: String,
     },
+    /// Prompts of one length, one at a time: what a prefill takes by itself. For exports to planners.
+    PlannerPrefill {
+        /// Tokens of each prompt.
+        prompt_tokens: u32,
+        /// Tokens of each answer.
+        output_tokens: u32,
+    },
+    /// Prompts and answers of one length each, so many in flight: what a decoded token takes at that context. For exports to planners.
+    PlannerDecode {
+        /// Tokens of each prompt.
+        prompt_tokens: u32,
+        /// Tokens of each answer.
+        output_tokens: u32,
+    },
+}
+
+impl Purpose {
+    /// Tokens of every prompt and answer, where a level has lengths of its own instead of the workload's.
+    #[must_use]
+    pub const fn lengths(&self) -> Option<(u32, u32)> {
+        match *self {
+            Self::PlannerPrefill { prompt_tokens, output_tokens } | Self::PlannerDecode { prompt_tokens, output_tokens } => {
+                Some((prompt_tokens, output_tokens))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Purpose {
@@ -52,6 +79,8 @@ impl fmt::Display for Purpose {
             Self::Confirmation { run } => write!(out, "confirmation {run}"),
             Self::Curve => write!(out, "curve"),
             Self::Solo { device } => write!(out, "{device} alone"),
+            Self::PlannerPrefill { prompt_tokens, .. } => write!(out, "prefill of {prompt_tokens}"),
+            Self::PlannerDecode { prompt_tokens, output_tokens } => write!(out, "decode of {prompt_tokens}+{output_tokens}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, sweep_levels, token_audit, whole_levels};
 use crate::report::paint::Tone;
 use crate::report::prose::{boxed, labelled, paragraph, title};
-use crate::report::{BenchReport, Look, devices, gpus, headline, picture, plan, servers};
+use crate::report::{BenchReport, Look, devices, gpus, headline, picture, plan, planner, servers};
 
 /// The whole report.
 #[must_use]
@@ -12,6 +12,7 @@ pub fn text(report: &BenchReport<'_>, look: Look) -> String {
         header(report, look),
         load_line(report, look),
         curve(report, look),
+        planner(report, look),
         devices(report, look),
         gpus(report, look),
         server(report, look),
@@ -60,6 +61,14 @@ fn curve(report: &BenchReport<'_>, look: Look) -> String {
     let probes = probes(report.run).iter().map(|(label, line)| labelled(label, line, look)).collect::<String>();
     let gap = if probes.is_empty() { "" } else { "\n" };
     title("Latency over load", "open loop: arrivals that a slow target never slows", look) + &table + &notes(&table, look) + gap + &probes
+}
+
+fn planner(report: &BenchReport<'_>, look: Look) -> String {
+    let grid = planner::grid(report.run);
+    if grid.is_empty() {
+        return String::new();
+    }
+    title("For planners", "closed loop, fixed lengths: what `plimsoll export` hands on", look) + &grid.to_text(look)
 }
 
 fn devices(report: &BenchReport<'_>, look: Look) -> String {

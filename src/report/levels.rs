@@ -85,6 +85,7 @@ pub(super) fn under_load(run: &RunRecord) -> impl Iterator<Item = &LevelRecord> 
         Purpose::Sweep | Purpose::Curve => true,
         Purpose::Confirmation { .. } => !has_curve,
         Purpose::Reference { .. } | Purpose::Search | Purpose::Solo { .. } => false,
+        Purpose::PlannerPrefill { .. } | Purpose::PlannerDecode { .. } => false,
     })
 }
 
@@ -218,7 +219,7 @@ fn word(level: &LevelRecord) -> &'static str {
     if level.verdict.is_valid() { level.verdict.outcome.name() } else { "INVALID" }
 }
 
-fn verdict(level: &LevelRecord) -> Cell {
+pub(super) fn verdict(level: &LevelRecord) -> Cell {
     let tone = match (level.verdict.is_valid(), level.verdict.outcome) {
         (true, Outcome::Met) => Tone::Good,
         (true, Outcome::Measured) => Tone::Usual,

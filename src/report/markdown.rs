@@ -2,7 +2,7 @@
 
 use crate::report::grid::{Grid, escaped};
 use crate::report::levels::{footnote, generator_audit, invalid, load_latency, probes, sweep, token_audit, whole_levels};
-use crate::report::{BenchReport, devices, gpus, headline, plan, servers};
+use crate::report::{BenchReport, devices, gpus, headline, plan, planner, servers};
 
 /// The whole report.
 #[must_use]
@@ -26,6 +26,7 @@ pub fn text(report: &BenchReport<'_>) -> String {
         text.push_str(&format!("\n{probes}"));
     }
 
+    text.push_str(&section("For planners", &planner::grid(run)));
     text.push_str(&section("Devices side by side", &devices::grid(run)));
     text.extend(devices::together(run).map(|together| format!("\n{}\n", escaped(&together))));
     text.push_str(&section("GPUs under load", &gpus::grid(run)));

@@ -24,6 +24,7 @@ mod outcome;
 pub mod paint;
 mod picture;
 pub mod plan;
+mod planner;
 mod prose;
 mod server;
 mod servers;

@@ -20,7 +20,9 @@ use plimsoll::record::slo::{Slo, SloSource};
 use plimsoll::record::verdict::{Invalid, Outcome};
 use plimsoll::rng;
 use plimsoll::workload::arrivals::Schedule;
+use plimsoll::workload::fit::Limits;
 use plimsoll::workload::request::{Prompt, Request, RequestSource, Sampling};
+use plimsoll::workload::spec::Workload;
 use rand_distr::{Distribution, Exp1};
 
 /// Poisson arrivals of requests of one shape.
@@ -58,6 +60,10 @@ impl Traffic for Plain {
 
     fn requests(&self, _seed: u64) -> anyhow::Result<Box<dyn RequestSource>> {
         Ok(Box::new(Numbered { next: 0, output_tokens: self.output_tokens }))
+    }
+
+    fn of_lengths(&self, seed: u64, prompt_tokens: u32, output_tokens: u32) -> anyhow::Result<Box<dyn RequestSource>> {
+        Ok(Workload::fixed(prompt_tokens, output_tokens)?.source(seed, Limits { max_context: 1 << 20, vocab_size: 1 << 16 })?)
     }
 
     fn schedule(&self, calls_per_s: f64, seed: u64, _steady: Nanos) -> anyhow::Result<Schedule> {

@@ -170,6 +170,9 @@ pub struct MethodArgs {
     /// Keep levels only, not each request
     #[arg(long)]
     pub no_request_log: bool,
+    /// Measure also what exports to planners need: prompts of several lengths alone, and contexts under several concurrencies
+    #[arg(long, conflicts_with = "natural_length")]
+    pub for_planner: bool,
 }
 
 /// What is watched while it is measured.

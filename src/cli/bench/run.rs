@@ -305,6 +305,7 @@ fn plan(args: &BenchArgs, seed: u64, slo: Option<Slo>) -> Plan {
         cap: args.method.in_flight_cap,
         refuse_at_cap: args.method.on_cap == OnCapArg::Refuse,
         natural_length: args.server.natural_length,
+        for_planner: args.method.for_planner,
         ..base
     };
     if let Some(runs) = args.method.confirmations {
