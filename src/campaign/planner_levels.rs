@@ -77,9 +77,11 @@ impl PlannerLevels {
             let fitting = kv(KV_SHARE) / prompt_tokens.saturating_add(answer);
             let steps = room.step_tokens.map_or(1, |tokens| prompt_tokens.div_ceil(tokens.max(1)));
             let apart = answer / ONE_PREFILL_IN / steps;
-            concurrencies(room.sequences.min(fitting).min(apart).max(1))
-                .into_iter()
-                .map(move |concurrency| DecodeLevel { prompt_tokens, output_tokens: answer, concurrency })
+            concurrencies(room.sequences.min(fitting).min(apart).max(1)).into_iter().map(move |concurrency| DecodeLevel {
+                prompt_tokens,
+                output_tokens: answer,
+                concurrency,
+            })
         });
         Self { prefill: halved(longest, PROMPTS), decode: decode.collect() }
     }

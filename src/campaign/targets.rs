@@ -134,11 +134,9 @@ impl SimulatedTargets {
 fn limits_of(law: &ServiceLaw) -> BatchLimits {
     match law {
         ServiceLaw::Servers { .. } => BatchLimits::default(),
-        ServiceLaw::Batching(law) => BatchLimits {
-            max_sequences: Some(law.max_batch),
-            max_step_tokens: Some(law.chunk_tokens),
-            kv_tokens: Some(law.kv_tokens),
-        },
+        ServiceLaw::Batching(law) => {
+            BatchLimits { max_sequences: Some(law.max_batch), max_step_tokens: Some(law.chunk_tokens), kv_tokens: Some(law.kv_tokens) }
+        }
         ServiceLaw::Stall { otherwise, .. } => limits_of(otherwise),
     }
 }

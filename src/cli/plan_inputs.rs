@@ -165,7 +165,7 @@ fn read_recompute(text: &str) -> Result<RecomputeMultiplier, String> {
     read_number(text, RecomputeMultiplier::new)
 }
 
-fn read_headroom(text: &str) -> Result<Headroom, String> {
+pub(in crate::cli) fn read_headroom(text: &str) -> Result<Headroom, String> {
     read_number(text, Headroom::new)
 }
 

@@ -1,5 +1,7 @@
 //! What can be wrong with a foreign file, or with an export.
 
+use crate::capacity::throughput::NoCapacity;
+
 /// A foreign file that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -63,6 +65,26 @@ pub enum ExportError {
         run: String,
         /// Name of the format.
         format: &'static str,
+    },
+    /// The form needs something that the run does not have.
+    #[error("cannot export run `{run}` as {format}: {lacks}. {remedy}")]
+    Lacks {
+        /// Run id.
+        run: String,
+        /// Name of the format.
+        format: &'static str,
+        /// What is missing.
+        lacks: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The form needs the rate at the SLO.
+    #[error("cannot export as {format}, which is made of the rate at the SLO: {none}")]
+    NoRate {
+        /// Name of the format.
+        format: &'static str,
+        /// Why there is none, and what to do.
+        none: NoCapacity,
     },
     /// Nothing was measured, or not that level.
     #[error("run `{run}` has no {what} to export. `plimsoll runs show {run} --format csv` lists its levels")]

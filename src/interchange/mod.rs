@@ -13,6 +13,7 @@ pub mod hdr;
 pub mod import;
 pub mod inferencex;
 pub mod parquet;
+pub mod planner;
 mod rows;
 mod spread;
 pub mod vllm;

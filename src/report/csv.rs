@@ -10,7 +10,7 @@ const FIRST: [&str; 9] = ["level", "purpose", "loop", "concurrency", "offered_ca
 ///
 /// # Errors
 /// When the CSV writer fails, which it does not in memory.
-pub fn text(levels: &[LevelRecord]) -> Result<String, csv::Error> {
+pub fn text<'a>(levels: impl IntoIterator<Item = &'a LevelRecord>) -> Result<String, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(FIRST.into_iter().chain(CATALOGUE.iter().map(|metric| metric.id)).chain(["reasons"]))?;
     for level in levels {

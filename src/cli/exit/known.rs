@@ -189,6 +189,7 @@ fn of_no_imported(error: &NoImported) -> Exit {
 fn of_export(error: &ExportError) -> Exit {
     match error {
         ExportError::NoRequestLog { .. } | ExportError::NoLevel { .. } => Exit::BadInput,
+        ExportError::Lacks { .. } | ExportError::NoRate { .. } => Exit::BadInput,
         ExportError::Encode { .. } => Exit::Internal,
     }
 }
