@@ -12,9 +12,9 @@ const PROMPT_LEAST: u32 = 64;
 const CONTEXTS: u32 = 3;
 /// Answers of the prefill levels: the first token ends the prefill, and a second one tells servers from those that only count.
 pub const PREFILL_ANSWER: u32 = 2;
-/// Answers of the decode levels are at least and at most so long: quick, and not.
-const ANSWERS_QUICK: (u32, u32) = (32, 64);
-const ANSWERS: (u32, u32) = (64, 512);
+/// Answers of the decode levels are at least and at most so long, quick and not: as long as much concurrency needs.
+const ANSWERS_QUICK: (u32, u32) = (32, 128);
+const ANSWERS: (u32, u32) = (64, 1024);
 /// Steps that carry a piece of another sequence's prompt are at most one in so many: the median gap is then of a step that only decodes.
 const ONE_PREFILL_IN: u32 = 4;
 /// Share of the KV cache that is filled at most: above, sequences would be preempted.
@@ -35,8 +35,6 @@ pub struct Room {
     pub step_tokens: Option<u32>,
     /// A long prompt of the traffic, tokens: levels reach to twice its length.
     pub long_prompt: u32,
-    /// Mean answer of the traffic, tokens.
-    pub mean_answer: f64,
     /// Short answers.
     pub quick: bool,
 }
@@ -69,17 +67,22 @@ impl PlannerLevels {
         let most = room.context.unwrap_or(u32::MAX).min(kv(KV_SHARE));
         let longest = room.long_prompt.saturating_mul(2).max(PROMPT_LEAST).min(most.saturating_sub(PREFILL_ANSWER)).max(1);
 
-        let (least, longest_answer) = if room.quick { ANSWERS_QUICK } else { ANSWERS };
-        // A float-to-integer `as` saturates, and NaN becomes 0.
-        let answer = ((2.0 * room.mean_answer).round() as u32).clamp(least, longest_answer).min(most / 2).max(1);
-        let deepest = longest.min(most.saturating_sub(answer)).max(1);
+        // The most at once under an answer of this length.
+        let at_once = |prompt: u32, answer: u32| {
+            let steps = room.step_tokens.map_or(1, |tokens| prompt.div_ceil(tokens.max(1)));
+            room.sequences.min(kv(KV_SHARE) / prompt.saturating_add(answer)).min(answer / ONE_PREFILL_IN / steps)
+        };
+        let (least, most_answer) = if room.quick { ANSWERS_QUICK } else { ANSWERS };
+        let answers = || std::iter::successors(Some(least), |answer| Some(answer * 2)).take_while(|answer| *answer <= most_answer);
+        let answers: Vec<u32> = answers().map(|answer| answer.min(most / 2).max(1)).collect();
+        let deepest = longest.min(most.saturating_sub(*answers.last().unwrap_or(&1))).max(1);
         let decode = halved(deepest, CONTEXTS).into_iter().flat_map(|prompt_tokens| {
-            let fitting = kv(KV_SHARE) / prompt_tokens.saturating_add(answer);
-            let steps = room.step_tokens.map_or(1, |tokens| prompt_tokens.div_ceil(tokens.max(1)));
-            let apart = answer / ONE_PREFILL_IN / steps;
-            concurrencies(room.sequences.min(fitting).min(apart).max(1)).into_iter().map(move |concurrency| DecodeLevel {
+            // The shortest answer that allows the most: `max_by_key` would take the last of equals.
+            let best = answers.iter().rev().max_by_key(|answer| at_once(prompt_tokens, **answer));
+            let output_tokens = best.copied().unwrap_or(1);
+            concurrencies(at_once(prompt_tokens, output_tokens).max(1)).into_iter().map(move |concurrency| DecodeLevel {
                 prompt_tokens,
-                output_tokens: answer,
+                output_tokens,
                 concurrency,
             })
         });
@@ -107,34 +110,28 @@ mod tests {
 
     use super::{PlannerLevels, Room};
 
-    const ROOM: Room = Room {
-        context: Some(8192),
-        kv_tokens: Some(200_000),
-        sequences: 256,
-        step_tokens: Some(2048),
-        long_prompt: 2000,
-        mean_answer: 250.0,
-        quick: false,
-    };
+    const ROOM: Room =
+        Room { context: Some(8192), kv_tokens: Some(200_000), sequences: 256, step_tokens: Some(2048), long_prompt: 2000, quick: false };
 
     #[test]
     fn a_large_target_gets_five_lengths_and_three_contexts_under_three_concurrencies() {
         let levels = PlannerLevels::within(&ROOM);
         assert_eq!(levels.prefill, [250, 500, 1000, 2000, 4000]);
         let shapes: Vec<_> = levels.decode.iter().map(|level| (level.prompt_tokens, level.concurrency)).collect();
-        // 500 tokens of answer: one prefill in four steps allows 125; a prompt of 4,000 takes two steps, and 40 fill the cache.
-        assert_eq!(shapes, [(1000, 1), (1000, 11), (1000, 120), (2000, 1), (2000, 8), (2000, 72), (4000, 1), (4000, 6), (4000, 40)]);
-        assert!(levels.decode.iter().all(|level| level.output_tokens == 500));
+        // 180,000 tokens of the cache hold 119 of 1,000 + 512, and one prefill in four steps allows 128.
+        assert_eq!(shapes, [(1000, 1), (1000, 11), (1000, 119), (2000, 1), (2000, 8), (2000, 71), (4000, 1), (4000, 6), (4000, 39)]);
+        let answers: Vec<_> = levels.decode.iter().step_by(3).map(|level| level.output_tokens).collect();
+        assert_eq!(answers, [512, 512, 512]);
     }
 
     proptest! {
         #[test]
         fn every_level_fits_context_cache_and_batch(
             context in 16_u32..200_000, kv in 64_u64..10_000_000, sequences in 1_u32..1024, step in 16_u32..8192,
-            long_prompt in 1_u32..100_000, mean_answer in 1.0..5000.0_f64, quick: bool,
+            long_prompt in 1_u32..100_000, quick: bool,
         ) {
             let room = Room {
-                context: Some(context), kv_tokens: Some(kv), sequences, step_tokens: Some(step), long_prompt, mean_answer, quick,
+                context: Some(context), kv_tokens: Some(kv), sequences, step_tokens: Some(step), long_prompt, quick,
             };
             let levels = PlannerLevels::within(&room);
             let mut rising = levels.prefill.clone();

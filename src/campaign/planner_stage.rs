@@ -24,7 +24,6 @@ pub(super) fn measure(bench: &mut Bench<'_>, target: &mut Held<'_>) -> anyhow::R
         sequences: identity.batch.max_sequences.unwrap_or(u32::MAX).min(most).max(1),
         step_tokens: identity.batch.max_step_tokens,
         long_prompt: workload.mix.as_ref().map_or(workload.mean_input_tokens.round() as u32, |mix| mix.input_tokens.p95),
-        mean_answer: workload.mean_output_tokens,
         quick: bench.plan.quick,
     });
     target.renew();

@@ -14,7 +14,7 @@ use crate::record::level::{LevelRecord, ObjectiveJudgement, Offered};
 use crate::record::run::RunRecord;
 use crate::record::verdict::Outcome;
 
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 23] = [
     "model",
     "isl",
     "osl",
@@ -37,6 +37,7 @@ const COLUMNS: [&str; 22] = [
     "dp",
     "parallel",
     "backend",
+    "plimsoll_level",
 ];
 /// Rates are the same within this, relative.
 const SAME_RATE: f64 = 1e-9;
@@ -55,8 +56,7 @@ pub(super) fn files(run: &RunRecord, levels: &[&LevelRecord]) -> Result<(Vec<(St
         Offered::Closed { .. } => false,
     };
     let held: Vec<&&LevelRecord> = levels.iter().filter(held).collect();
-    let mut rows: Vec<[String; COLUMNS.len()]> = held.iter().filter_map(|level| row(run, level, f64::from(count), gpus)).collect();
-    rows.sort_by(|one, other| one[COLUMNS.len() - 1].cmp(&other[COLUMNS.len() - 1]));
+    let rows: Vec<[String; COLUMNS.len()]> = held.iter().filter_map(|level| row(run, level, f64::from(count), gpus)).collect();
     if rows.is_empty() {
         return Err(ExportError::Lacks {
             run: run.id.clone(),
@@ -95,7 +95,9 @@ fn row(run: &RunRecord, level: &LevelRecord, replicas: f64, gpus: u32) -> Option
     let made = (level.traffic.made as f64).max(1.0);
     let mean = |tokens: u64, otherwise: f64| if level.traffic.made > 0 { tokens as f64 / made } else { otherwise };
     let concurrency = (level.in_flight.mean / replicas).round().max(1.0);
-    let (calls, tokens) = (level.throughput.completions_per_s / replicas, level.throughput.output_tokens_per_s / replicas);
+    // A short window may see a few more end than were sent in it.
+    let calls = level.throughput.completions_per_s.min(calls_per_s) / replicas;
+    let tokens = level.throughput.output_tokens_per_s / replicas;
     let number = |value: f64| value.to_string();
     Some([
         plain(&run.target.model),
@@ -119,7 +121,8 @@ fn row(run: &RunRecord, level: &LevelRecord, replicas: f64, gpus: u32) -> Option
         "1".to_owned(),
         "1".to_owned(),
         format!("tp{gpus}pp1"),
-        format!("plimsoll-level{:03}", level.index),
+        plain(&run.target.kind),
+        level.index.to_string(),
     ])
 }
 

@@ -80,18 +80,41 @@ pub(super) fn files(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Ve
             ]),
         ),
     ];
+    files.extend(mocker(points).map(|table| ("perf_data.npz".to_owned(), table)));
     let lines = lines(points);
-    let mut warnings = Vec::new();
-    match &lines {
-        Some(lines) if lines.rise() => files.push(("perf_data.npz".to_owned(), mocker(points, lines))),
-        _ => warnings.push(REJECTED.to_owned()),
+    let mut warnings = doubts(points, lines.as_ref());
+    let fullest = points.decode.iter().filter_map(|point| point.kv_usage).fold(0.0, f64::max);
+    if fullest < FULL {
+        warnings.push(format!(
+            "KV usage reaches {:.1} %: ai-dynamo 1.0 looks rates up in steps of 1 %, and takes the nearest point beyond",
+            fullest * 100.0
+        ));
     }
-    Ok((files, json!({"kv_tokens": kv_tokens, "fit": lines.map(Lines::document)}), warnings))
+    Ok((files, json!({"kv_tokens": kv_tokens, "kv_usage_reached": fullest, "fit": lines.map(Lines::document)}), warnings))
 }
 
-/// What ai-dynamo 1.1 and later makes of lines that fall.
-pub(super) const REJECTED: &str = "a line through these points falls with tokens, or cannot be told: ai-dynamo 1.1 and later takes no such \
-     profile, and `perf_data.npz` is not written. Measure longer levels on a quiet machine, or a model whose contexts matter";
+/// KV usage that a look-up table should reach.
+const FULL: f64 = 0.3;
+/// A cost that makes less than this share of a step at most is told from nothing by rounding alone.
+const ROUNDING: f64 = 1e-6;
+
+/// Whether ai-dynamo 1.1 and later takes these lines: it refuses those that fall with tokens.
+pub(super) fn doubts(points: &Points, lines: Option<&Lines>) -> Vec<String> {
+    let Some(Lines { prefill, decode }) = lines else { return vec![format!("no line can be told through these points: {REJECTED}")] };
+    let most = points.decode.iter().map(|point| point.concurrency * point.context).fold(0.0, f64::max);
+    let longest = points.prefill.iter().map(|point| f64::from(point.tokens)).fold(0.0, f64::max);
+    let mut doubts = Vec::new();
+    if prefill[1] * longest <= ROUNDING * prefill[0].abs() {
+        doubts.push(format!("TTFT does not rise with prompt tokens: {REJECTED}"));
+    }
+    if decode[2] * most <= ROUNDING * decode[0].abs() {
+        doubts.push(format!("ITL does not rise with tokens of the KV cache: {REJECTED}"));
+    }
+    doubts
+}
+
+const REJECTED: &str =
+    "ai-dynamo 1.1 and later may take no such profile. Measure longer on a quiet machine, or a model whose contexts matter";
 
 /// Tokens of the KV cache.
 ///
@@ -109,18 +132,16 @@ pub(super) fn kv_tokens(run: &RunRecord, points: &Points, format: &'static str) 
 /// The lines, where the points tell them.
 pub(super) fn lines(points: &Points) -> Option<Lines> {
     let prefill: Vec<_> = points.prefill.iter().map(|point| ([1.0, f64::from(point.tokens)], point.ttft_ms / 1e3)).collect();
-    // As the planner rebuilds them: whole sequences, and their tokens.
-    let decode = |point: &DecodePoint| ([1.0, point.concurrency.round(), (point.concurrency * point.context).round()], point.itl_ms / 1e3);
-    let decode: Vec<_> = points.decode.iter().map(decode).collect();
+    let decode: Vec<_> = points.decode.iter().map(decode_row).collect();
     Some(Lines { prefill: fit::least_squares(&prefill)?, decode: fit::least_squares(&decode)? })
 }
 
-impl Lines {
-    /// Whether a planner takes them: more tokens take longer. A sequence may seem to cost a little less than nothing.
-    pub(super) fn rise(&self) -> bool {
-        self.prefill[1] >= 0.0 && self.decode[2] >= 0.0
-    }
+/// As the planner rebuilds it: whole sequences, and their tokens; seconds.
+fn decode_row(point: &DecodePoint) -> ([f64; 3], f64) {
+    ([1.0, point.concurrency.round(), (point.concurrency * point.context).round()], point.itl_ms / 1e3)
+}
 
+impl Lines {
     /// As the sidecar has them.
     pub(super) fn document(self) -> Value {
         let Self { prefill, decode } = self;
@@ -133,22 +154,21 @@ impl Lines {
 }
 
 /// What the mocker looks up: measured TTFT over length, and ITL on a grid of KV tokens by context, inside what was measured. Its own
-/// converter goes down to a context of one token, where a line says absurd things.
-fn mocker(points: &Points, lines: &Lines) -> Vec<u8> {
+/// converter goes down to a context of one token, where a line says absurd things. `None` where the points tell no plane.
+fn mocker(points: &Points) -> Option<Vec<u8>> {
     let between = |low: f64, high: f64| (0..GRID).map(|step| low + (high - low) * step as f64 / (GRID - 1) as f64).collect::<Vec<_>>();
-    let most = points.decode.iter().map(|point| point.concurrency * point.context).fold(0.0, f64::max);
+    let rows: Vec<_> = points.decode.iter().map(decode_row).collect();
+    let terms = fit::costs(&rows)?;
     let contexts = points.contexts();
-    let kv = between(0.0, most);
-    let context = between(contexts.first().copied().unwrap_or(1.0), contexts.last().copied().unwrap_or(1.0));
-    let [fixed, sequence, token] = lines.decode;
-    let fastest = points.decode.iter().map(|point| point.itl_ms).fold(f64::INFINITY, f64::min);
-    let itl = |kv: f64, context: f64| (1e3 * (fixed + sequence.max(0.0) * (kv / context).max(1.0) + token * kv)).max(0.5 * fastest);
-    let grid = kv.iter().flat_map(|kv| context.iter().map(move |context| itl(*kv, *context))).collect();
-    archive(&[
+    let kv = between(0.0, rows.iter().map(|(factors, _)| factors[2]).fold(0.0, f64::max));
+    let context = between(contexts.first().copied()?, contexts.last().copied()?);
+    let itl = |kv: f64, context: f64| 1e3 * fit::at(&[1.0, (kv / context).max(1.0), kv.max(context)], &terms);
+    let grid = kv.iter().flat_map(|kv| context.iter().map(|context| itl(*kv, *context)).collect::<Vec<_>>()).collect();
+    Some(archive(&[
         ("prefill_isl", Array::Floats(points.prefill.iter().map(|point| f64::from(point.tokens)).collect())),
         ("prefill_ttft_ms", Array::Floats(points.prefill.iter().map(|point| point.ttft_ms).collect())),
         ("decode_active_kv_tokens", Array::Floats(kv)),
         ("decode_context_length", Array::Floats(context)),
         ("decode_itl", Array::Grid(GRID, grid)),
-    ])
+    ]))
 }

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::interchange::error::ExportError;
-use crate::interchange::planner::dynamo::{self, LEAST, REJECTED};
+use crate::interchange::planner::dynamo::{self, LEAST};
 use crate::interchange::planner::points::Points;
 use crate::record::run::RunRecord;
 
@@ -46,7 +46,7 @@ pub(super) fn files(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Ve
     };
     let results: Vec<Value> = prefill.chain(decode).enumerate().map(record).collect();
     let lines = dynamo::lines(points);
-    let warnings = if lines.is_some_and(|lines| lines.rise()) { Vec::new() } else { vec![REJECTED.to_owned()] };
+    let warnings = dynamo::doubts(points, lines.as_ref());
     let text = format!("{:#}\n", json!({"results": results})).into_bytes();
     Ok((vec![("get_perf_metrics.json".to_owned(), text)], json!({"fit": lines.map(dynamo::Lines::document)}), warnings))
 }

@@ -29,7 +29,8 @@ pub(super) fn files(run: &RunRecord, points: &Points, comments: &Comments) -> Re
     let (alone, full) = (fixed + sequence, fixed + sequence * f64::from(sequences));
     let spread = |median: f64, p90: f64| ((p90 - median) / P90).max(0.0) / median;
     let at_context = points.decode.iter().filter(|point| point.context == lines.context);
-    let itl_spread = at_context.map(|point| spread(point.itl_ms, point.itl_p90_ms)).fold(0.0, f64::max).min(DEVIATION);
+    let alone_there = at_context.min_by(|one, other| one.concurrency.total_cmp(&other.concurrency));
+    let itl_spread = alone_there.map_or(0.0, |point| spread(point.itl_ms, point.itl_p90_ms)).min(DEVIATION);
     let prefill_spread = points.prefill.iter().map(|point| spread(point.ttft_ms, point.ttft_p90_ms)).fold(0.0, f64::max).min(DEVIATION);
     let text = format!(
         "{}model: {}\nmax-num-seqs: {sequences}\nlatency-calculator: per-token\n\ninter-token-latency: {}\ninter-token-latency-std-dev: {}\n\n\

@@ -34,7 +34,8 @@ pub(super) fn append_lines(lines: &mut Vec<u8>, level: &LevelRecord, requests: &
             let prefilling = in_flight.iter().filter(|other| other.first_token.is_none_or(|first| first > at));
             let prefilling: u64 = prefilling.map(|other| u64::from(other.prompt_tokens)).sum();
             let entry = json!({
-                "kv_cache_percentage": (cached / kv_tokens as f64).min(1.0),
+                // The sum of nothing is a negative 0.
+                "kv_cache_percentage": (cached / kv_tokens as f64).clamp(0.0, 1.0).abs(),
                 "input_token_length": request.prompt_tokens,
                 "num_request_waiting": in_flight.len() - running,
                 "num_request_running": running,
