@@ -137,7 +137,11 @@ impl Bench<'_> {
         let windows = self.plan.windows.scaled(self.pace);
         target.spread(Spread::Independent);
         let mut judge = OpenJudge::new(windows, slo, aim, calls_per_s, rng::derive(spec.seed, "bootstrap"));
-        let shortest = if aim == Aim::Decide { windows.window_min } else { windows.confirmation };
+        let shortest = match aim {
+            Aim::Decide => windows.window_min,
+            Aim::Confirm => windows.confirmation,
+            Aim::Show => windows.curve,
+        };
         let run = Run { when, bin: open::bin(&windows), slo: Some(slo), shortest };
         self.level(target, spec, run, &mut judge, OpenJudge::judged)
     }

@@ -82,6 +82,14 @@ pub const CATALOGUE: &[Metric] = &[
         read: |level| level.latency.ttft.adjusted.p99,
     },
     Metric {
+        id: "ttft_service_p50_ms",
+        label: "TTFT service p50",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "Median of first token minus actual send. Of a prefill level it is what exports give planners as TTFT.",
+        read: |level| level.latency.ttft_service.raw.p50,
+    },
+    Metric {
         id: "ttft_service_p99_ms",
         label: "TTFT service p99",
         unit: "ms",
@@ -104,6 +112,14 @@ pub const CATALOGUE: &[Metric] = &[
         direction: Direction::Lower,
         definition: "99th percentile of (last token - first token) / (tokens after the first chunk), one value a request.",
         read: |level| level.latency.tpot.adjusted.p99,
+    },
+    Metric {
+        id: "itl_per_token_p50_ms",
+        label: "ITL a token p50",
+        unit: "ms",
+        direction: Direction::Lower,
+        definition: "Median gap between consecutive chunks over the tokens it brought, counted once a token. Of a decode level it is what exports give planners as ITL.",
+        read: |level| level.latency.itl_per_token.p50,
     },
     Metric {
         id: "itl_p99_ms",

@@ -18,7 +18,7 @@ use plimsoll::units::rate::{RecomputeMultiplier, VisibleRate};
 use crate::small_run;
 
 /// Compares with a file of the repository, or rewrites it under `PLIMSOLL_GOLDEN=write`.
-fn assert_golden(path: &str, text: &str) {
+pub(crate) fn assert_golden(path: &str, text: &str) {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("PLIMSOLL_GOLDEN").is_some_and(|mode| mode == "write") {
         std::fs::File::create(&path)

@@ -6,6 +6,7 @@ pub(crate) mod h2_server;
 pub(crate) mod host_gpu;
 #[path = "../../fakes/openai/mod.rs"]
 pub(crate) mod openai;
+pub(crate) mod planner_run;
 pub(crate) mod raw_http;
 pub(crate) mod records;
 pub(crate) mod tls;
