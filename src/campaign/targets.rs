@@ -10,7 +10,7 @@ use crate::queueing::law::ServiceLaw;
 use crate::record::ceilings::{CeilingKind, CeilingsRecord};
 use crate::record::run::{ColdStart, DecodeNeed};
 use crate::record::server::ServerRecord;
-use crate::record::target::{BatchLimits, TargetIdentity};
+use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::target::Target;
 use crate::target::in_process::InProcess;
@@ -127,17 +127,6 @@ impl SimulatedTargets {
     #[must_use]
     pub fn new(name: &str, law: ServiceLaw, seed: u64) -> Self {
         Self { name: name.to_owned(), law, seed, made: 0 }
-    }
-}
-
-/// What bounds a batch under a law; servers have none.
-fn limits_of(law: &ServiceLaw) -> BatchLimits {
-    match law {
-        ServiceLaw::Servers { .. } => BatchLimits::default(),
-        ServiceLaw::Batching(law) => {
-            BatchLimits { max_sequences: Some(law.max_batch), max_step_tokens: Some(law.chunk_tokens), kv_tokens: Some(law.kv_tokens) }
-        }
-        ServiceLaw::Stall { otherwise, .. } => limits_of(otherwise),
     }
 }
 

@@ -3,7 +3,9 @@
 use plimsoll::interchange::planner::export::Asked;
 use plimsoll::interchange::planner::form::Form;
 use plimsoll::record::level::{LevelRecord, Offered, Purpose};
+use plimsoll::record::reading::Reading;
 use plimsoll::record::run::{HeadlineStatus, RunRecord};
+use plimsoll::record::server_window::{MeanMax, ServerWindow};
 use plimsoll::record::target::BatchLimits;
 use plimsoll::record::verdict::{Invalid, Outcome};
 use proptest::prelude::*;
@@ -260,18 +262,26 @@ fn levels_that_no_planner_should_have_are_left_out_and_counted() {
     preempting.target.preemptions = 3;
     let mut cached = prefill(last + 3, 768);
     (cached.traffic.prompt_tokens, cached.target.cached_tokens) = (1000, 500);
-    run.levels.extend([spoiled, preempting, cached, decode(last + 4, 64, 40)]);
+    let mut waiting = decode(last + 5, 256, 16);
+    let running = Reading::Value(MeanMax { mean: 4.2, max: 8.0 });
+    waiting.server = Some(ServerWindow { running, ..ServerWindow::default() });
+    run.levels.extend([spoiled, preempting, cached, decode(last + 4, 64, 40), waiting]);
     let files = files(&run, Form::Dynamo);
     assert_eq!(json(&files, "prefill_raw_data.json")["prefill_isl"].as_array().unwrap().len(), 5);
     assert_eq!(json(&files, "decode_raw_data.json")["z_itl"].as_array().unwrap().len(), 9);
     let left_out = json(&files, "plimsoll-export.json")["levels_left_out"].clone();
     let whys: Vec<_> = left_out.as_array().unwrap().iter().map(|level| level["why"].as_str().unwrap()).collect();
-    for (why, expected) in
-        whys.iter().zip(["more than half of its steps", "interrupted", "3 sequences lost", "50 % of the prompt", "more than half"])
-    {
+    for (why, expected) in whys.iter().zip([
+        "more than half of its steps",
+        "interrupted",
+        "3 sequences lost",
+        "50 % of the prompt",
+        "more than half",
+        "ran 4.2 of 16",
+    ]) {
         assert!(why.to_lowercase().contains(expected), "`{why}` does not say `{expected}`");
     }
-    assert_eq!(whys.len(), 5);
+    assert_eq!(whys.len(), 6);
     // With so small a cache its own levels are more than full.
     let small = exported(&run, Form::Dynamo, Asked { kv_tokens: Some(8_000), ..Asked::default() }).unwrap();
     let left_out = json(&small, "plimsoll-export.json")["levels_left_out"].clone();

@@ -11,6 +11,8 @@ use crate::record::run::RunRecord;
 
 /// Share of the prompt tokens that may have come from the prefix cache.
 const CACHED: f64 = 0.01;
+/// A server that runs less than this share of the requests in flight lets the others wait: its steps have fewer sequences.
+const RAN: f64 = 0.8;
 /// What to do about anything that a run lacks here.
 pub(super) const MEASURE: &str = "Measure with `plimsoll bench --for-planner`";
 
@@ -110,6 +112,11 @@ impl Points {
             return Ok(());
         }
         let Offered::Closed { concurrency } = level.offered else { return Err("it is an open loop".to_owned()) };
+        if let Some(ran) = level.server.as_ref().and_then(|server| server.running.value()).map(|running| running.mean)
+            && ran < RAN * f64::from(concurrency)
+        {
+            return Err(format!("by its own counter the server ran {ran:.1} of {concurrency} requests at once"));
+        }
         let concurrency = f64::from(concurrency) / f64::from(replicas);
         let steps = run.target.batch.max_step_tokens.map_or(1, |tokens| prompt.div_ceil(tokens.max(1)));
         if concurrency * f64::from(steps) > 0.5 * f64::from(output) {
