@@ -304,3 +304,20 @@ fn a_servers_gpus_are_one_replica_and_devices_of_the_engine_are_one_each() {
     let usage = json(&files(&run, Form::Dynamo), "decode_raw_data.json")["x_kv_usage"][2].as_f64().unwrap();
     near(usage, 16.0 / 4.0 * 160.0 / 65_536.0, 1e-12);
 }
+
+#[test]
+fn lines_that_a_planner_refuses_or_takes_wrongly_are_warned_of() {
+    let warned = |change: fn(&mut LevelRecord)| {
+        let mut run = run();
+        run.levels.iter_mut().for_each(change);
+        json(&files(&run, Form::Dynamo), "plimsoll-export.json")["warnings"].to_string()
+    };
+    assert!(!warned(|_| {}).contains("1.1 and later"));
+    let flat = warned(|level| level.latency.itl_per_token.p50 = Some(7.0));
+    assert!(flat.contains("ITL does not rise with tokens of the KV cache"), "{flat}");
+    let quadratic = warned(|level| {
+        let tokens = level.purpose.lengths().map_or(0.0, |(prompt, _)| f64::from(prompt));
+        level.latency.ttft_service.raw.p50 = Some(tokens * tokens / 1000.0);
+    });
+    assert!(quadratic.contains("faster than in proportion"), "{quadratic}");
+}

@@ -107,6 +107,12 @@ pub(super) fn doubts(points: &Points, lines: Option<&Lines>) -> Vec<String> {
     if prefill[1] * longest <= ROUNDING * prefill[0].abs() {
         doubts.push(format!("TTFT does not rise with prompt tokens: {REJECTED}"));
     }
+    if prefill[0] < 0.0 {
+        doubts.push(format!(
+            "TTFT rises faster than in proportion to tokens, so that its line begins at {:.3} s: ai-dynamo 1.1 and later takes short prompts to cost nothing",
+            prefill[0]
+        ));
+    }
     if decode[2] * most <= ROUNDING * decode[0].abs() {
         doubts.push(format!("ITL does not rise with tokens of the KV cache: {REJECTED}"));
     }
