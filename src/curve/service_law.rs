@@ -16,7 +16,7 @@ use crate::stats::least_squares::non_negative;
 const USUAL_STEP_TOKENS: u32 = 2048;
 /// Levels below which nothing is fitted: a law has two costs at least that only different loads tell apart.
 const LEVELS_MIN: usize = 3;
-/// Contexts of the levels differ by this factor or more, or the cost of a cached token cannot be told from that of a sequence.
+/// Contexts of the levels differ by this factor or more, or the cost of a cached token cannot be told from that of a sequence (`bench --for-planner` measures several).
 const CONTEXTS_DIFFER: f64 = 1.5;
 /// Pairs of requests that a line is drawn through at most.
 const PAIRS_MAX: usize = 400;
@@ -153,8 +153,12 @@ struct Seen {
 impl Seen {
     fn of(level: &LevelRecord, replicas: f64, context: f64) -> Option<Self> {
         let closed = matches!(level.offered, Offered::Closed { .. });
-        let usual = matches!(level.purpose, Purpose::Reference { .. } | Purpose::Sweep);
-        if !(closed && usual && level.verdict.is_valid() && level.target.preemptions == 0 && level.counts.failed.is_empty()) {
+        let context = match level.purpose {
+            Purpose::Reference { .. } | Purpose::Sweep => context,
+            Purpose::PlannerDecode { prompt_tokens, output_tokens } => f64::from(prompt_tokens) + f64::from(output_tokens) / 2.0,
+            _ => return None,
+        };
+        if !(closed && level.verdict.is_valid() && level.target.preemptions == 0 && level.counts.failed.is_empty()) {
             return None;
         }
         let tpot_s = level.latency.tpot.raw.mean? / 1e3;
