@@ -4,7 +4,7 @@
     benchmarks/planners/check.py [--plimsoll target/debug/plimsoll] [--venvs target/planners] [--data-dir DIR --run RUN]
 
 Without `--run` it measures two: the built-in engine with a small model (`bench --quick --for-planner`), and the simulated target. The
-first time it makes four virtual environments from PyPI, 2 GB of them. Nothing here needs a GPU.
+first time it makes three virtual environments from PyPI, 2.2 GB together. Nothing here needs a GPU.
 """
 
 import argparse
@@ -28,6 +28,7 @@ VENVS = {
 FORMS = ["dynamo", "dynamo-fpm", "aic", "llmd-queue", "llmd-perfparms", "inference-sim", "latency-predictor", "vidur", "keda", "prometheus", "csv"]
 LAW = {"law": "batching", "step_s": 0.008, "per_sequence_s": 0.0004, "per_prefill_token_s": 0.00002, "max_batch": 32, "chunk_tokens": 512,
        "kv_tokens": 20_000}
+TRIES = 4
 NEED_RATE = ["aic", "llmd-queue", "keda", "prometheus"]
 failed = []
 
@@ -87,6 +88,11 @@ def exported(plimsoll, data, run, out, form, more=()):
     if done.returncode != 0:
         raise SystemExit(f"{form}: {done.stderr}")
     return Export(out, form)
+
+
+def can_be_exported(plimsoll, data, out):
+    command = [plimsoll, "export", "latest", "--as", "dynamo", "--out", out, "--data-dir", data, "--force"]
+    return subprocess.run(list(map(str, command)), capture_output=True).returncode == 0
 
 
 def old_dynamo(interpreter, profile):
@@ -300,7 +306,11 @@ def main():
         for name, arguments in runs.items():
             command = [os.path.relpath(options.plimsoll), "bench", "--quick", "--for-planner", "--seed", "1", *arguments, "--data-dir", os.path.relpath(data / name)]
             print(" ".join(map(str, command)), flush=True)
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+            for _ in range(TRIES):
+                done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+                if can_be_exported(options.plimsoll, data / name, data / "try"):
+                    break
+                print("    its planner levels were spoiled by other work on the machine: measured again", flush=True)
             (options.venvs / f"{name}.txt").write_text(done.stdout + done.stderr)
             # Other work on the machine may spoil the rate at the SLO; the planner levels are judged by themselves.
             if done.returncode not in (0, 3, 4, 5):

@@ -5,11 +5,12 @@
 //! that met the whole SLO are rows, at no more than the published rate: whichever it picks, a replica holds it. Where no row meets its
 //! own target it takes the nearest one all the same.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::interchange::error::ExportError;
 use crate::interchange::planner::points::replicas;
 use crate::interchange::planner::rate;
+use crate::interchange::planner::sidecar::Content;
 use crate::record::level::{LevelRecord, ObjectiveJudgement, Offered};
 use crate::record::run::RunRecord;
 use crate::record::verdict::Outcome;
@@ -46,7 +47,7 @@ const SAME_RATE: f64 = 1e-9;
 ///
 /// # Errors
 /// When the run has no rate at its SLO, or no level that met it.
-pub(super) fn files(run: &RunRecord, levels: &[&LevelRecord]) -> Result<(Vec<(String, Vec<u8>)>, Value), ExportError> {
+pub(super) fn files(run: &RunRecord, levels: &[&LevelRecord]) -> Result<Content, ExportError> {
     let rate = rate::of(run, "aic")?;
     let (count, gpus) = replicas(run);
     let held = |level: &&&LevelRecord| match level.offered {
@@ -73,7 +74,7 @@ pub(super) fn files(run: &RunRecord, levels: &[&LevelRecord]) -> Result<(Vec<(St
         "says": "ms and calls/s of open-loop levels that met the SLO; latencies are means; concurrency is the mean in flight; \
                  several GPUs of one server are taken for tensor parallel",
     });
-    Ok((vec![("load_match.csv".to_owned(), text.into_bytes())], details))
+    Ok(Content::one("load_match.csv", text.into_bytes(), details))
 }
 
 /// A quick run leaves levels undecided that missed less than is allowed.

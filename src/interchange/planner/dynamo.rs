@@ -19,6 +19,7 @@ use crate::interchange::error::ExportError;
 use crate::interchange::planner::fit;
 use crate::interchange::planner::npz::{Array, archive};
 use crate::interchange::planner::points::{DecodePoint, Least, Points};
+use crate::interchange::planner::sidecar::Content;
 use crate::record::run::RunRecord;
 
 /// What the stricter version wants: 1.0 four lengths for its spline and two contexts for its surface, 1.4 five points a phase.
@@ -39,7 +40,7 @@ pub(super) struct Lines {
 ///
 /// # Errors
 /// When the run has too few points, or nobody knows the size of its KV cache.
-pub(super) fn files(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Vec<u8>)>, Value, Vec<String>), ExportError> {
+pub(super) fn files(run: &RunRecord, points: &Points) -> Result<Content, ExportError> {
     points.require(run, "dynamo", LEAST)?;
     let kv_tokens = kv_tokens(run, points, "dynamo")?;
     let gpus = f64::from(points.gpus_per_replica);
@@ -90,7 +91,11 @@ pub(super) fn files(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Ve
             fullest * 100.0
         ));
     }
-    Ok((files, json!({"kv_tokens": kv_tokens, "kv_usage_reached": fullest, "fit": lines.map(Lines::document)}), warnings))
+    Ok(Content {
+        files,
+        details: json!({"kv_tokens": kv_tokens, "kv_usage_reached": fullest, "fit": lines.map(Lines::document)}),
+        warnings,
+    })
 }
 
 /// KV usage that a look-up table should reach.

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use crate::interchange::error::ExportError;
 use crate::interchange::planner::dynamo::{self, LEAST};
 use crate::interchange::planner::points::Points;
+use crate::interchange::planner::sidecar::Content;
 use crate::record::run::RunRecord;
 
 /// The answer, what is said of it, and what to warn of.
 ///
 /// # Errors
 /// When the run has too few points.
-pub(super) fn files(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Vec<u8>)>, Value, Vec<String>), ExportError> {
+pub(super) fn files(run: &RunRecord, points: &Points) -> Result<Content, ExportError> {
     points.require(run, "dynamo-fpm", LEAST)?;
     let prefill = points.prefill.iter().map(|point| {
         let scheduled = json!({"num_prefill_requests": 1, "sum_prefill_tokens": point.tokens});
@@ -48,5 +49,9 @@ pub(super) fn files(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Ve
     let lines = dynamo::lines(points);
     let warnings = dynamo::doubts(points, lines.as_ref());
     let text = format!("{:#}\n", json!({"results": results})).into_bytes();
-    Ok((vec![("get_perf_metrics.json".to_owned(), text)], json!({"fit": lines.map(dynamo::Lines::document)}), warnings))
+    Ok(Content {
+        files: vec![("get_perf_metrics.json".to_owned(), text)],
+        details: json!({"fit": lines.map(dynamo::Lines::document)}),
+        warnings,
+    })
 }

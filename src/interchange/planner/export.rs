@@ -1,10 +1,12 @@
 //! From a run, and its request log where a form is made of requests, to the files of one form.
 
+use serde_json::{Value, json};
+
 use crate::interchange::error::ExportError;
 use crate::interchange::export::File;
 use crate::interchange::planner::form::Form;
 use crate::interchange::planner::points::{Dropped, Points, replicas};
-use crate::interchange::planner::sidecar::{self, Comments, Made};
+use crate::interchange::planner::sidecar::{self, Comments, Content, Made};
 use crate::interchange::planner::{aiconfigurator, dynamo, dynamo_fpm, inference_sim, keda, latency_predictor, llmd, prometheus, vidur};
 use crate::record::level::{LevelRecord, Offered};
 use crate::record::request::RequestRecord;
@@ -102,29 +104,26 @@ impl<'a> PlannerExport<'a> {
         let headroom = (form == Form::Keda).then_some(self.asked.headroom);
         let comments = Comments::of(run, form, headroom);
         let points = self.points();
-        let quiet = |(files, details)| (files, details, Vec::new());
-        let (files, details, mut warnings) = match form {
+        let content = match form {
             Form::Dynamo => dynamo::files(run, &points)?,
             Form::DynamoFpm => dynamo_fpm::files(run, &points)?,
-            Form::Aic => quiet(aiconfigurator::files(run, &self.levels)?),
-            Form::LlmdQueue => quiet(llmd::queue(run, &points)?),
-            Form::LlmdPerfparms => quiet(llmd::perfparms(run, &points, &comments)?),
-            Form::InferenceSim => quiet(inference_sim::files(run, &points, &comments)?),
-            Form::Keda => quiet(keda::files(run, self.asked.headroom, self.asked.query.as_deref(), &comments)?),
-            Form::Prometheus => quiet(prometheus::files(run, &comments)?),
-            Form::Csv => {
-                quiet((vec![("levels.csv".to_owned(), std::mem::take(&mut self.asked.table).into_bytes())], serde_json::Value::Null))
-            }
+            Form::Aic => aiconfigurator::files(run, &self.levels)?,
+            Form::LlmdQueue => llmd::queue(run, &points)?,
+            Form::LlmdPerfparms => llmd::perfparms(run, &points, &comments)?,
+            Form::InferenceSim => inference_sim::files(run, &points, &comments)?,
+            Form::Keda => keda::files(run, self.asked.headroom, self.asked.query.as_deref(), &comments)?,
+            Form::Prometheus => prometheus::files(run, &comments)?,
+            Form::Csv => Content::one("levels.csv", std::mem::take(&mut self.asked.table).into_bytes(), Value::Null),
             Form::LatencyPredictor => {
-                self.require(self.entries > 0, "no completed request with two tokens and more lies in the window of a valid level", MORE)?;
-                let says = serde_json::json!({"entries": self.entries});
-                quiet((vec![("training.jsonl".to_owned(), std::mem::take(&mut self.lines))], says))
+                self.require(self.entries > 0, "no completed request with two tokens and more lies in the window of a valid level")?;
+                Content::one("training.jsonl", std::mem::take(&mut self.lines), json!({"entries": self.entries}))
             }
             Form::Vidur => {
-                self.require(!self.traces.is_empty(), "no valid open-loop level is among those asked for", MORE)?;
-                quiet((std::mem::take(&mut self.traces), serde_json::Value::Null))
+                self.require(!self.traces.is_empty(), "no valid open-loop level is among those asked for")?;
+                Content { files: std::mem::take(&mut self.traces), details: Value::Null, warnings: Vec::new() }
             }
         };
+        let Content { files, details, mut warnings } = content;
         let mut dropped = std::mem::take(&mut self.dropped);
         if !form.needs_requests() && !matches!(form, Form::Aic | Form::Keda | Form::Prometheus | Form::Csv) {
             dropped.extend(points.dropped);
@@ -140,9 +139,9 @@ impl<'a> PlannerExport<'a> {
         Ok((files.map(|(name, bytes)| File { name: format!("{folder}/{name}"), bytes }).collect(), warnings))
     }
 
-    fn require(&self, there: bool, lacks: &str, remedy: &str) -> Result<(), ExportError> {
+    fn require(&self, there: bool, lacks: &str) -> Result<(), ExportError> {
         let (run, format) = (self.run.id.clone(), self.form.name());
-        if there { Ok(()) } else { Err(ExportError::Lacks { run, format, lacks: lacks.to_owned(), remedy: remedy.to_owned() }) }
+        if there { Ok(()) } else { Err(ExportError::Lacks { run, format, lacks: lacks.to_owned(), remedy: MORE.to_owned() }) }
     }
 }
 

@@ -3,12 +3,12 @@
 //! The simulator refuses a standard deviation above 30 % of its mean; ours is estimated from p50 and p90, as of a normal distribution.
 //! `time-factor-under-load` is ITL with a full batch over ITL alone, by the line through one context.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::interchange::error::ExportError;
 use crate::interchange::planner::llmd::{Lines, batch, untold};
 use crate::interchange::planner::points::{Least, Points};
-use crate::interchange::planner::sidecar::Comments;
+use crate::interchange::planner::sidecar::{Comments, Content};
 use crate::record::run::RunRecord;
 
 /// How far p90 lies above the median of a normal distribution, in standard deviations.
@@ -20,7 +20,7 @@ const DEVIATION: f64 = 0.299;
 ///
 /// # Errors
 /// When the run has too few points.
-pub(super) fn files(run: &RunRecord, points: &Points, comments: &Comments) -> Result<(Vec<(String, Vec<u8>)>, Value), ExportError> {
+pub(super) fn files(run: &RunRecord, points: &Points, comments: &Comments) -> Result<Content, ExportError> {
     points.require(run, "inference-sim", Least { prefill: 3, decode: 3, contexts: 1 })?;
     let lines = Lines::of(run, points).ok_or_else(|| untold(run, "inference-sim"))?;
     let [overhead, each] = lines.prefill;
@@ -51,7 +51,7 @@ pub(super) fn files(run: &RunRecord, points: &Points, comments: &Comments) -> Re
         "measured_up_to_sequences": most,
         "extrapolated": f64::from(sequences) > most,
     });
-    Ok((vec![("latency-profile.yaml".to_owned(), text.into_bytes())], details))
+    Ok(Content::one("latency-profile.yaml", text.into_bytes(), details))
 }
 
 /// Milliseconds as one of Go's durations, whole nanoseconds.

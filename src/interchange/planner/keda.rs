@@ -2,12 +2,12 @@
 //!
 //! The threshold is what one replica holds at the SLO over 1 + headroom: headroom is inside it, and nothing after it adds any.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::interchange::cohort::file_part;
 use crate::interchange::error::ExportError;
 use crate::interchange::planner::rate;
-use crate::interchange::planner::sidecar::Comments;
+use crate::interchange::planner::sidecar::{Comments, Content};
 use crate::record::run::RunRecord;
 
 /// The rate of calls, where nobody gives another query.
@@ -19,12 +19,7 @@ const DECIMALS: usize = 9;
 ///
 /// # Errors
 /// When the run has no rate at its SLO.
-pub(super) fn files(
-    run: &RunRecord,
-    headroom: f64,
-    query: Option<&str>,
-    comments: &Comments,
-) -> Result<(Vec<(String, Vec<u8>)>, Value), ExportError> {
+pub(super) fn files(run: &RunRecord, headroom: f64, query: Option<&str>, comments: &Comments) -> Result<Content, ExportError> {
     let rate = rate::of(run, "keda")?;
     let threshold = threshold(rate.planned / (1.0 + headroom));
     let name = object_name(&run.target.model);
@@ -54,7 +49,11 @@ pub(super) fn files(
         "threshold": threshold,
         "says": "replicas = ceil(calls/s / threshold). Names of workloads and the server's address are to be filled in",
     });
-    Ok((vec![("scaledobject.yaml".to_owned(), keda.into_bytes()), ("hpa.yaml".to_owned(), hpa.into_bytes())], details))
+    Ok(Content {
+        files: vec![("scaledobject.yaml".to_owned(), keda.into_bytes()), ("hpa.yaml".to_owned(), hpa.into_bytes())],
+        details,
+        warnings: Vec::new(),
+    })
 }
 
 /// As a Kubernetes quantity, cut and not rounded: a lower threshold is a replica more, never one less.

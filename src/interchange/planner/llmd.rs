@@ -6,13 +6,13 @@
 //! once, every residual as a share of its value, no parameter below 0. The older one: ITL is `alpha + beta x batch`, TTFT
 //! `gamma + delta x tokens x batch`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::interchange::error::ExportError;
 use crate::interchange::planner::fit;
 use crate::interchange::planner::points::{DecodePoint, Least, Points};
 use crate::interchange::planner::rate;
-use crate::interchange::planner::sidecar::Comments;
+use crate::interchange::planner::sidecar::{Comments, Content};
 use crate::record::run::RunRecord;
 use crate::record::slo::SloMetric;
 
@@ -23,7 +23,7 @@ const LEAST: Least = Least { prefill: 3, decode: 3, contexts: 1 };
 ///
 /// # Errors
 /// When the run has too few points, or no rate at its SLO.
-pub(super) fn queue(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Vec<u8>)>, Value), ExportError> {
+pub(super) fn queue(run: &RunRecord, points: &Points) -> Result<Content, ExportError> {
     let rate = rate::of(run, "llmd-queue")?;
     points.require(run, "llmd-queue", Least { contexts: 2, ..LEAST })?;
     let prefill = points.prefill.iter().map(|point| {
@@ -58,14 +58,14 @@ pub(super) fn queue(run: &RunRecord, points: &Points) -> Result<(Vec<(String, Ve
         "says": "RPS is what one replica holds at the measured SLO, the lower end of its interval. The targets are the limits of percentiles; \
                  the model knows means only, so it says more than a percentile allows",
     });
-    Ok((vec![("request.json".to_owned(), format!("{request:#}\n").into_bytes())], details))
+    Ok(Content::one("request.json", format!("{request:#}\n").into_bytes(), details))
 }
 
 /// The legacy parameters, and what is said of them.
 ///
 /// # Errors
 /// When the run has too few points.
-pub(super) fn perfparms(run: &RunRecord, points: &Points, comments: &Comments) -> Result<(Vec<(String, Vec<u8>)>, Value), ExportError> {
+pub(super) fn perfparms(run: &RunRecord, points: &Points, comments: &Comments) -> Result<Content, ExportError> {
     points.require(run, "llmd-perfparms", LEAST)?;
     let lines = Lines::of(run, points).ok_or_else(|| untold(run, "llmd-perfparms"))?;
     let [gamma, delta] = lines.prefill;
@@ -81,7 +81,7 @@ pub(super) fn perfparms(run: &RunRecord, points: &Points, comments: &Comments) -
         batch(run, points),
     );
     let details = json!({"context": lines.context, "worst_residual_share": lines.worst});
-    Ok((vec![("perfparms.yaml".to_owned(), text.into_bytes())], details))
+    Ok(Content::one("perfparms.yaml", text.into_bytes(), details))
 }
 
 /// Idle TTFT over prompt length, and ITL over sequences at one context, in ms.

@@ -1,13 +1,13 @@
 //! The capacity of a run as gauges in Prometheus' text form (exposition format 0.0.4).
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use jiff::Timestamp;
 
 use crate::interchange::error::ExportError;
 use crate::interchange::planner::points::replicas;
 use crate::interchange::planner::rate;
-use crate::interchange::planner::sidecar::{Comments, labels};
+use crate::interchange::planner::sidecar::{Comments, Content, labels};
 use crate::record::node::GpuTelemetry;
 use crate::record::run::RunRecord;
 
@@ -15,7 +15,7 @@ use crate::record::run::RunRecord;
 ///
 /// # Errors
 /// When the run has no rate at its SLO.
-pub(super) fn files(run: &RunRecord, comments: &Comments) -> Result<(Vec<(String, Vec<u8>)>, Value), ExportError> {
+pub(super) fn files(run: &RunRecord, comments: &Comments) -> Result<Content, ExportError> {
     let rate = rate::of(run, "prometheus")?;
     let throughput = &rate.throughput;
     let gpu = run.node.telemetry.gpus().first().filter(|_| throughput.device_noun == "GPU");
@@ -49,7 +49,7 @@ pub(super) fn files(run: &RunRecord, comments: &Comments) -> Result<(Vec<(String
     for (name, help, value) in gauges.into_iter().filter(|(.., value)| value.is_finite()) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name}{of_run} {value}\n"));
     }
-    Ok((vec![("plimsoll.prom".to_owned(), text.into_bytes())], json!({"says": "no headroom is inside"})))
+    Ok(Content::one("plimsoll.prom", text.into_bytes(), json!({"says": "no headroom is inside"})))
 }
 
 fn driver(run: &RunRecord) -> Option<String> {

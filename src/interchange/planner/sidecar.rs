@@ -11,6 +11,25 @@ use crate::record::run::{RunRecord, RunStatus};
 /// Its name.
 pub const NAME: &str = "plimsoll-export.json";
 
+/// What a form makes.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Names, below the folder of the export, and what is in them.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What the form itself has to say.
+    pub details: Value,
+    /// What a reader should know before using it.
+    pub warnings: Vec<String>,
+}
+
+impl Content {
+    /// One file, of which nothing is to be warned.
+    #[must_use]
+    pub fn one(name: &str, bytes: Vec<u8>, details: Value) -> Self {
+        Self { files: vec![(name.to_owned(), bytes)], details, warnings: Vec::new() }
+    }
+}
+
 /// What is known of one export.
 #[derive(Clone, Debug, Default)]
 pub struct Made {
