@@ -79,8 +79,8 @@ impl Router {
             }
             Routing::PowerOfTwo => {
                 let drawn = rng::at(self.seed, number);
-                let one = ready[((drawn >> 32) * count >> 32) as usize];
-                let other = ready[((drawn & 0xffff_ffff) * count >> 32) as usize];
+                let one = ready[(((drawn >> 32) * count) >> 32) as usize];
+                let other = ready[(((drawn & 0xffff_ffff) * count) >> 32) as usize];
                 Some(if load(other) < load(one) { other } else { one })
             }
         }
