@@ -46,6 +46,11 @@ fn too_little_time_keeps_the_bounds_that_were_found_and_the_levels() {
         println!("{seconds} s: took {:.0} s: {}", ran.took.as_secs_f64(), headline.explanation);
         assert!(ran.took.as_secs_f64() < 1.25 * seconds as f64 + 30.0, "{seconds} s: took {:?}", ran.took);
         if ran.result.halted == Some(Halt::Budget) && headline.throughput_per_gpu.is_none() {
+            // References are as short as the budget: where they seem to differ, the number is withdrawn for that.
+            if headline.explanation.contains("reference level") {
+                assert!(matches!(headline.status, HeadlineStatus::Drift | HeadlineStatus::Undecided), "{}", headline.explanation);
+                continue;
+            }
             assert_eq!(headline.status, HeadlineStatus::OutOfBudget);
             assert!(headline.explanation.contains("--resume"), "{}", headline.explanation);
             let searched = ran.levels.iter().filter(|level| level.purpose == Purpose::Search).count();
