@@ -88,8 +88,10 @@ pub(super) fn drive_course(
 
 /// What is to be driven, and when.
 pub(super) struct Course<'a> {
-    /// Names it, and is the seed of everything random.
+    /// Names it.
     pub(super) id: &'a str,
+    /// Of arrivals and prompts.
+    pub(super) seed: u64,
     pub(super) course: &'a spike::course::Course,
     pub(super) slo: &'a Slo,
 }

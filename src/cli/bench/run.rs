@@ -148,7 +148,7 @@ impl Prepared {
             traffic: &self.traffic,
             timeout: self.plan.timeout,
             cap: self.plan.cap,
-            seed: self.plan.seed,
+            seed: asked.seed,
             interrupt,
             watcher: &mut self.drawn,
         };

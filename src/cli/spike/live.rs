@@ -58,11 +58,12 @@ pub(super) fn run(
     let expected = expected(plan, &course, driven_gpus);
     let replicas = if args.target_gpus.is_some() { (driven_gpus / gpus_per_replica).max(1) } else { asked.measured_replicas };
     let fleet = Fleet { overhead: asked.service.overhead, ..Fleet::fixed(asked.service.law, replicas) };
+    // The same arrivals as will be driven: what differs then is the law, not the luck.
     let simulated = simulated::trial(&fleet, &course, asked.slo, &lengths, args.seed);
     foretell(&expected, &simulated, &course, out);
     let id = RunStore::new_id();
     let interrupt = signals::watch()?;
-    let asking = Asking { id: &id, course: &course, slo: asked.slo };
+    let asking = Asking { id: &id, seed: args.seed, course: &course, slo: asked.slo };
     let created = wall_now().to_string();
     let (driven, identity) = bench::drive_course(&run.command, args.target.as_ref(), &asking, &interrupt, out)?;
     let invalid = live::invalid(&driven.audit, &driven.trial, driven.stopped.is_none());
