@@ -5,6 +5,7 @@ use crate::campaign::measure::TargetHangs;
 use crate::campaign::progress::{Progress, Watcher};
 use crate::campaign::tally::Brief;
 use crate::campaign::traffic::Traffic;
+use crate::campaign::validity::{CPU_SHARE, SEND_LAG_MS};
 use crate::capacity::spike::course::Course;
 use crate::capacity::spike::ledger::{Ledger, Trial};
 use crate::capacity::spike::live::Audit;
@@ -58,6 +59,31 @@ pub struct Driven {
     pub audit: Audit,
     /// The stop that was asked for.
     pub stopped: Option<Signal>,
+}
+
+impl Driven {
+    /// Why the generator's word cannot be trusted, or the course is not over, by the limits of a level; empty where neither is so.
+    #[must_use]
+    pub fn invalid(&self) -> Vec<String> {
+        let audit = &self.audit;
+        let median = self.trial.phases.first().and_then(|phase| phase.ttft_ms.p50).unwrap_or(0.0);
+        let limit = SEND_LAG_MS.max(0.01 * median);
+        let mut invalid = Vec::new();
+        if self.stopped.is_some() {
+            invalid.push("it was stopped before its end".to_owned());
+        }
+        // Arrivals at the cap waited for the target: their lag is the target's.
+        if audit.send_lag_p99_ms > limit && audit.waited_at_cap == 0 {
+            invalid.push(format!("the generator sent late: p99 {:.2} ms, accepted {limit:.2} ms", audit.send_lag_p99_ms));
+        }
+        if audit.cpu_share > CPU_SHARE {
+            invalid.push(format!("the generator was busy: {:.0} % of a core", 100.0 * audit.cpu_share));
+        }
+        if audit.events_lost > 0 {
+            invalid.push(format!("{} events were lost", audit.events_lost));
+        }
+        invalid
+    }
 }
 
 impl LiveCourse<'_> {

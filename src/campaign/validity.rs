@@ -8,9 +8,9 @@ use crate::record::verdict::Invalid;
 use crate::stats::quantile;
 
 /// Send lag is accepted up to this, or up to 1 % of the median TTFT where that is more, milliseconds.
-const SEND_LAG_MS: f64 = 1.0;
+pub(super) const SEND_LAG_MS: f64 = 1.0;
 /// Share of its core that the generator may work (not spin).
-const CPU_SHARE: f64 = 0.80;
+pub(super) const CPU_SHARE: f64 = 0.80;
 /// Largest share of the window in which the generator may be ready and have no core.
 const STARVED: f64 = 0.25;
 /// Requests sent / requests scheduled.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::capacity::mix::TokenMix;
 use crate::record::level::{LevelRecord, Offered, Purpose};
 use crate::record::run::RunRecord;
+use crate::stats::least_squares;
 
 /// A fit that misses a level by more than this share says nothing of costs.
 const WORST: f64 = 0.35;
@@ -35,11 +36,11 @@ pub struct StepCost {
     pub worst: f64,
 }
 
-/// One level as an equation: `parts` dot `(alpha, beta, gamma) = ms`.
-#[derive(Clone, Copy)]
-struct Equation {
-    parts: [f64; 3],
-    ms: f64,
+/// One level as an equation: its parts of `(alpha, beta, gamma)` and what they come to, both over the measured milliseconds.
+type Equation = ([f64; 3], f64);
+
+fn equation(parts: [f64; 3], ms: f64) -> Equation {
+    (parts.map(|part| part / ms), 1.0)
 }
 
 impl StepCost {
@@ -92,9 +93,8 @@ impl StepCost {
 }
 
 fn fitted(equations: &[Equation], mix: TokenMix, batch: f64) -> Option<StepCost> {
-    let found = least_squares(equations)?;
-    let error = |equation: &Equation| (dot(equation.parts, found) / equation.ms - 1.0).abs();
-    let worst = equations.iter().map(error).fold(0.0, f64::max);
+    let found = least_squares::costs(equations)?;
+    let worst = least_squares::worst(equations, &found);
     let [alpha_ms, beta_ms, gamma_ms] = found;
     let cost = StepCost { alpha_ms, beta_ms, gamma_ms, batch, measured: mix, levels: equations.len() as u32, worst };
     (worst <= WORST && beta_ms + gamma_ms > 0.0 && cost.call_ms(mix) > 0.0).then_some(cost)
@@ -104,7 +104,7 @@ fn fitted(equations: &[Equation], mix: TokenMix, batch: f64) -> Option<StepCost>
 fn prefill(level: &LevelRecord, mix: TokenMix) -> Option<Equation> {
     let is_reference = matches!(level.purpose, Purpose::Reference { .. });
     let ms = level.latency.ttft.raw.mean.filter(|ms| is_reference && *ms > 0.0)?;
-    Some(Equation { parts: [1.0, mix.input, mix.input], ms })
+    Some(equation([1.0, mix.input, mix.input], ms))
 }
 
 /// A level of the sweep whose batch held all that was in flight, by how many those were.
@@ -115,47 +115,5 @@ fn decode(level: &LevelRecord, mix: TokenMix, gpus_of_replica: u32, most: f64) -
     let ms = level.latency.tpot.raw.mean.filter(|ms| level.purpose == Purpose::Sweep && batch <= most && *ms > 0.0)?;
     let computed = (mix.input + mix.output) / (mix.output + 1.0);
     let context = mix.input + mix.output / 2.0;
-    Some((batch, Equation { parts: [1.0, batch * computed + 1.0, (batch + 1.0) * context], ms }))
-}
-
-fn dot(one: [f64; 3], other: [f64; 3]) -> f64 {
-    one.iter().zip(other).map(|(one, other)| one * other).sum()
-}
-
-/// The best of all answers with some unknowns held at 0 that has none below 0.
-fn least_squares(equations: &[Equation]) -> Option<[f64; 3]> {
-    let missed = |found: [f64; 3]| equations.iter().map(|equation| (dot(equation.parts, found) / equation.ms - 1.0).powi(2)).sum::<f64>();
-    let answers = (1..8_u8).filter_map(|free| solved(equations, free)).filter(|found| found.iter().all(|value| *value >= 0.0));
-    answers.min_by(|one, other| missed(*one).total_cmp(&missed(*other)))
-}
-
-/// Normal equations of the unknowns whose bit is set in `free`, the others 0; by Gauss with the largest pivot.
-fn solved(equations: &[Equation], free: u8) -> Option<[f64; 3]> {
-    let at: Vec<usize> = (0..3).filter(|unknown| free >> unknown & 1 == 1).collect();
-    let size = at.len();
-    let mut rows = vec![vec![0.0; size + 1]; size];
-    for equation in equations {
-        // The last one is the right side: every equation is divided by it.
-        let parts: Vec<f64> = at.iter().map(|unknown| equation.parts[*unknown] / equation.ms).chain([1.0]).collect();
-        for (row, by) in rows.iter_mut().zip(&parts) {
-            row.iter_mut().zip(&parts).for_each(|(sum, part)| *sum += by * part);
-        }
-    }
-    for pivot in 0..size {
-        let best = (pivot..size).max_by(|one, other| rows[*one][pivot].abs().total_cmp(&rows[*other][pivot].abs()))?;
-        rows.swap(pivot, best);
-        let by = rows[pivot].clone();
-        if by[pivot].abs() < 1e-12 {
-            return None;
-        }
-        for (_, row) in rows.iter_mut().enumerate().filter(|(row, _)| *row != pivot) {
-            let times = row[pivot] / by[pivot];
-            row.iter_mut().zip(&by).for_each(|(value, part)| *value -= times * part);
-        }
-    }
-    let mut found = [0.0; 3];
-    for (row, unknown) in at.into_iter().enumerate() {
-        found[unknown] = rows[row][size] / rows[row][row];
-    }
-    Some(found)
+    Some((batch, equation([1.0, batch * computed + 1.0, (batch + 1.0) * context], ms)))
 }

@@ -13,10 +13,11 @@ use crate::cli::plan_file::FleetArgs;
 use crate::cli::plan_inputs::{PlanInputArgs, read_throughput};
 use crate::cli::terminal::{Format, Terminal};
 use crate::cli::{import, runs, transfer};
+use crate::record::run::RunRecord;
 use crate::record::slo::{Slo, SloError, SloSource};
 use crate::report::paint::Paint;
 use crate::report::{self, Look};
-use crate::store::runs::{RunStore, is_intact, load};
+use crate::store::runs::RunStore;
 use crate::units::rate::CallRatePerGpu;
 
 /// Arguments of `plan`.
@@ -176,17 +177,21 @@ fn imported(files: &[String], gpus: Option<NonZeroU32>, slo: &Slo) -> anyhow::Re
 }
 
 fn measured(name: &str, slo: Option<&Slo>, out: &Terminal) -> anyhow::Result<Throughput> {
-    let folder = runs::find(&RunStore::at(&out.data_dir()?), name)?;
-    let run = load(&folder).with_context(|| format!("cannot plan from the run in `{}`", folder.display()))?;
-    if is_intact(&folder)? == Some(false) {
-        tracing::warn!("`{}` was changed after the run was finished: its digest does not fit", folder.display());
-    }
+    let (_, run) = runs::read(&RunStore::at(&out.data_dir()?), name, "plan from")?;
+    sustained(&run, slo)
+}
+
+/// What one GPU of a run sustains within its own SLO, or within another by its curve.
+///
+/// # Errors
+/// When the run has no number to plan with.
+pub(super) fn sustained(run: &RunRecord, slo: Option<&Slo>) -> anyhow::Result<Throughput> {
     Ok(match slo {
-        Some(slo) => Throughput::measured_at(&run, slo)?,
-        None => Throughput::measured(&run)?,
+        Some(slo) => Throughput::measured_at(run, slo)?,
+        None => Throughput::measured(run)?,
     })
 }
 
-fn read_slo(text: &str) -> Result<Slo, SloError> {
+pub(super) fn read_slo(text: &str) -> Result<Slo, SloError> {
     Slo::parse(text, SloSource::Flag)
 }

@@ -10,7 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::report;
 use crate::cli::terminal::{Format, Terminal};
 use crate::record::SCHEMA_VERSION;
-use crate::record::run::{HeadlineStatus, RunStatus};
+use crate::record::run::{HeadlineStatus, RunRecord, RunStatus};
 use crate::store::runs::{Listed, RunStore, StoreError, is_intact, load};
 
 /// Arguments of `runs`.
@@ -176,6 +176,19 @@ pub(super) fn find(store: &RunStore, name: &str) -> anyhow::Result<PathBuf> {
     Err(error).with_context(|| format!("there is no run `{name}`. The nearest are {nearest}"))
 }
 
+/// The run that goes by `name` with its levels, and its folder; `what` is done with it. One that was changed is read with a warning.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub(super) fn read(store: &RunStore, name: &str, what: &str) -> anyhow::Result<(PathBuf, RunRecord)> {
+    let folder = find(store, name)?;
+    let run = load(&folder).with_context(|| format!("cannot {what} the run in `{}`", folder.display()))?;
+    if is_intact(&folder)? == Some(false) {
+        tracing::warn!("`{}` was changed after the run was finished: its digest does not fit", folder.display());
+    }
+    Ok((folder, run))
+}
+
 fn name_of(listed: &Listed) -> String {
     listed.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -191,11 +204,7 @@ fn status_of(status: RunStatus) -> &'static str {
 }
 
 fn show(store: &RunStore, name: &str, out: &mut Terminal) -> anyhow::Result<Exit> {
-    let folder = find(store, name)?;
-    let run = load(&folder).with_context(|| format!("cannot show the run in `{}`", folder.display()))?;
-    if is_intact(&folder)? == Some(false) {
-        tracing::warn!("`{}` was changed after the run was finished: its digest does not fit", folder.display());
-    }
+    let (_, run) = read(store, name, "show")?;
     report::print(&run, out)?;
     Ok(Exit::Good)
 }

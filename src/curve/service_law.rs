@@ -10,7 +10,7 @@ use crate::clock::Nanos;
 use crate::queueing::law::BatchingLaw;
 use crate::record::level::{LevelRecord, Offered, Purpose};
 use crate::record::run::RunRecord;
-use crate::stats::least_squares::non_negative;
+use crate::stats::least_squares::costs;
 
 /// Tokens of a step at most, where the target does not say: what engines usually take.
 const USUAL_STEP_TOKENS: u32 = 2048;
@@ -107,33 +107,30 @@ pub fn fit(run: &RunRecord, replicas: f64, alone: &[Alone]) -> Result<FittedLaw,
     if seen.len() < LEVELS_MIN {
         return Err(NoLaw::FewLevels { run: run.id.clone(), levels: seen.len() });
     }
-    let (mut rows, mut values): (Vec<[f64; 5]>, Vec<f64>) = (Vec::new(), Vec::new());
+    let mut rows: Vec<([f64; 5], f64)> = Vec::new();
     // Unknowns: a step, a sequence, a prompt token, a cached token, the way. Every equation is divided by what was measured, so
     // that each is off by a share.
     let contexts = seen.iter().map(|level| level.context).fold((f64::INFINITY, 0.0_f64), |(low, high), one| (low.min(one), high.max(one)));
     let with_cache = f64::from(u8::from(contexts.1 >= CONTEXTS_DIFFER * contexts.0));
     for level in &seen {
         let terms = [1.0, level.decoding, level.prompt_tokens_per_step, with_cache * level.decoding * level.context, 0.0];
-        rows.push(terms.map(|term| term / level.tpot_s));
-        values.push(1.0);
+        rows.push((terms.map(|term| term / level.tpot_s), 1.0));
     }
     match line(alone) {
         Some(line) => {
-            rows.push([0.0, 0.0, 1.0 / line.per_token_s, 0.0, 0.0]);
-            rows.push([1.0 / line.at_zero_s, 0.0, 0.0, 0.0, 1.0 / line.at_zero_s]);
-            values.extend([1.0, 1.0]);
+            rows.push(([0.0, 0.0, 1.0 / line.per_token_s, 0.0, 0.0], 1.0));
+            rows.push(([1.0 / line.at_zero_s, 0.0, 0.0, 0.0, 1.0 / line.at_zero_s], 1.0));
         }
         None => {
             // Prompts of one length do not tell the way from the work: all of it counts as work.
             for (prompt, ttft_s) in run.levels.iter().filter_map(|level| alone_in_means(level, run)) {
-                rows.push([1.0 / ttft_s, 0.0, prompt / ttft_s, 0.0, 0.0]);
-                values.push(1.0);
+                rows.push(([1.0 / ttft_s, 0.0, prompt / ttft_s, 0.0, 0.0], 1.0));
             }
         }
     }
     let undetermined = || NoLaw::Undetermined { run: run.id.clone() };
     let [step_s, per_sequence_s, per_prefill_token_s, per_kv_token_s, overhead_s] =
-        non_negative(&rows, &values).filter(|costs| costs[0] > 0.0).ok_or_else(undetermined)?;
+        costs(&rows).filter(|costs| costs[0] > 0.0).ok_or_else(undetermined)?;
     let (limits, assumed) = limits(run);
     let law = BatchingLaw { step_s, per_sequence_s, per_prefill_token_s, per_kv_token_s, ..limits };
     let levels = seen.iter().map(|level| level.beside(&law)).collect();

@@ -1,94 +1,117 @@
-//! Linear least squares with coefficients that may not be negative, for a handful of unknowns.
+//! Small linear least-squares fits: a handful of terms, of any sign or, where they are costs, none below 0.
+//!
+//! Rows that are divided by their value, which then is 1, weigh relative errors. Columns are scaled before they are solved for, because a fixed cost of 1 and a count of 100,000 tokens stand side by side.
 
-/// The coefficients, each 0 or more, that bring `rows x coefficients` nearest to `values`; `None` where nothing determines them.
-///
-/// Every row has as many terms as there are unknowns, five at most. A negative coefficient is set to 0 and the rest is solved again
-/// (an active-set method: exact for so few unknowns, because every set of them is tried and the nearest kept).
+/// A pivot smaller than this share of its column's largest is none: the columns say the same.
+const SINGULAR: f64 = 1e-12;
+
+/// The terms, five at most, that make the sum of squared residuals smallest, each row a set of factors and a value. `None` where rows do not tell the
+/// terms apart.
 #[must_use]
-pub fn non_negative<const N: usize>(rows: &[[f64; N]], values: &[f64]) -> Option<[f64; N]> {
-    let mut nearest: Option<(f64, [f64; N])> = None;
-    for set in 1_u32..1 << N {
-        let members: Vec<usize> = (0..N).filter(|unknown| set >> unknown & 1 == 1).collect();
-        let Some(solved) = solve(rows, values, &members) else { continue };
-        if solved.iter().any(|coefficient| *coefficient < 0.0) {
-            continue;
-        }
-        let off: f64 = rows
-            .iter()
-            .zip(values)
-            .map(|(row, value)| (row.iter().zip(&solved).map(|(term, coefficient)| term * coefficient).sum::<f64>() - value).powi(2))
-            .sum();
-        if nearest.is_none_or(|(least, _)| off < least) {
-            nearest = Some((off, solved));
-        }
-    }
-    nearest.map(|(_, solved)| solved)
+pub fn any_sign<const N: usize>(rows: &[([f64; N], f64)]) -> Option<[f64; N]> {
+    over(rows, [true; N])
 }
 
-/// Least squares in the unknowns of `members`, by the normal equations and Gauss with pivots; the others are 0.
-fn solve<const N: usize>(rows: &[[f64; N]], values: &[f64], members: &[usize]) -> Option<[f64; N]> {
-    let count = members.len();
-    if rows.len() < count {
+/// The same with no term below 0: costs. Every set of terms that are held at 0 is tried, and the nearest kept.
+#[must_use]
+pub fn costs<const N: usize>(rows: &[([f64; N], f64)]) -> Option<[f64; N]> {
+    let sets = (1..1_u32 << N).map(|set| std::array::from_fn(|column| set >> column & 1 == 1));
+    let fits = sets.filter_map(|free| over(rows, free)).filter(|terms| terms.iter().all(|term| *term >= 0.0));
+    fits.min_by(|one, other| squares(rows, one).total_cmp(&squares(rows, other)))
+}
+
+/// Residual of the worst row, as a share of its value.
+#[must_use]
+pub fn worst<const N: usize>(rows: &[([f64; N], f64)], terms: &[f64; N]) -> f64 {
+    rows.iter().map(|(factors, value)| ((at(factors, terms) - value) / value).abs()).fold(0.0, f64::max)
+}
+
+/// What the terms say of a set of factors.
+#[must_use]
+pub fn at<const N: usize>(factors: &[f64; N], terms: &[f64; N]) -> f64 {
+    factors.iter().zip(terms).map(|(factor, term)| factor * term).sum()
+}
+
+fn squares<const N: usize>(rows: &[([f64; N], f64)], terms: &[f64; N]) -> f64 {
+    rows.iter().map(|(factors, value)| (at(factors, terms) - value).powi(2)).sum()
+}
+
+/// Over the terms that are free; the others are 0. Householder would be finer: normal equations of scaled columns do for so few terms.
+fn over<const N: usize>(rows: &[([f64; N], f64)], free: [bool; N]) -> Option<[f64; N]> {
+    let scale: [f64; N] = std::array::from_fn(|column| rows.iter().map(|(factors, _)| factors[column].abs()).fold(0.0, f64::max));
+    let columns: Vec<usize> = (0..N).filter(|column| free[*column]).collect();
+    if rows.len() < columns.len() || columns.iter().any(|column| scale[*column] <= 0.0) {
         return None;
     }
-    // Columns of very different size would make small pivots look like none.
-    let size = |unknown: usize| rows.iter().map(|row| row[unknown].powi(2)).sum::<f64>().sqrt();
-    let sizes: Vec<f64> = members.iter().map(|unknown| size(*unknown)).collect();
-    if sizes.iter().any(|size| *size <= 0.0 || !size.is_finite()) {
-        return None;
+    let scaled = |factors: &[f64; N], column: usize| factors[column] / scale[column];
+    let mut system: Vec<Vec<f64>> = columns
+        .iter()
+        .map(|row| {
+            let products = columns.iter().map(|column| rows.iter().map(|(f, _)| scaled(f, *row) * scaled(f, *column)).sum::<f64>());
+            products.chain([rows.iter().map(|(f, value)| scaled(f, *row) * value).sum()]).collect()
+        })
+        .collect();
+    let solved = solve(&mut system)?;
+    let mut terms = [0.0; N];
+    for (column, value) in columns.into_iter().zip(solved) {
+        terms[column] = value / scale[column];
     }
-    let mut matrix = vec![vec![0.0; count + 1]; count];
-    for (row, value) in rows.iter().zip(values) {
-        for (i, one) in members.iter().enumerate() {
-            let left = row[*one] / sizes[i];
-            for (j, other) in members.iter().enumerate() {
-                matrix[i][j] += left * row[*other] / sizes[j];
-            }
-            matrix[i][count] += left * value;
-        }
-    }
-    for column in 0..count {
-        let pivot = (column..count).max_by(|one, other| matrix[*one][column].abs().total_cmp(&matrix[*other][column].abs()))?;
-        if matrix[pivot][column].abs() < 1e-9 {
+    Some(terms)
+}
+
+/// Gaussian elimination with the largest pivot first.
+fn solve(system: &mut [Vec<f64>]) -> Option<Vec<f64>> {
+    let size = system.len();
+    let largest = system.iter().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    for column in 0..size {
+        let pivot = (column..size).max_by(|one, other| system[*one][column].abs().total_cmp(&system[*other][column].abs()))?;
+        system.swap(column, pivot);
+        if system[column][column].abs() <= SINGULAR * largest {
             return None;
         }
-        matrix.swap(column, pivot);
-        for row in 0..count {
+        for row in 0..size {
             if row != column {
-                let factor = matrix[row][column] / matrix[column][column];
-                let above = matrix[column].clone();
-                for (target, source) in matrix[row].iter_mut().zip(above) {
-                    *target -= factor * source;
-                }
+                let times = system[row][column] / system[column][column];
+                let (from, to) = if row < column {
+                    let (before, after) = system.split_at_mut(column);
+                    (&after[0], &mut before[row])
+                } else {
+                    let (before, after) = system.split_at_mut(row);
+                    (&before[column], &mut after[0])
+                };
+                to.iter_mut().zip(from).for_each(|(value, subtracted)| *value -= times * subtracted);
             }
         }
     }
-    let mut solved = [0.0; N];
-    for (i, unknown) in members.iter().enumerate() {
-        solved[*unknown] = matrix[i][count] / matrix[i][i] / sizes[i];
-    }
-    solved.iter().all(|coefficient| coefficient.is_finite()).then_some(solved)
+    Some((0..size).map(|row| system[row][size] / system[row][row]).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::non_negative;
+    use proptest::prelude::*;
 
-    #[test]
-    fn an_exact_law_is_found_exactly() {
-        let rows: Vec<[f64; 3]> = (1..9).map(|n| [1.0, f64::from(n), f64::from(n * n % 7)]).collect();
-        let values: Vec<f64> = rows.iter().map(|row| 0.005 + 0.0002 * row[1] + 3e-6 * row[2]).collect();
-        let found = non_negative(&rows, &values).unwrap();
-        for (found, law) in found.iter().zip([0.005, 0.0002, 3e-6]) {
-            assert!((found / law - 1.0).abs() < 1e-6, "{found} instead of {law}");
+    use super::{any_sign, costs};
+
+    proptest! {
+        #[test]
+        fn planted_terms_come_back(a in 1e-4..1e-1_f64, b in 1e-6..1e-3_f64, c in 1e-9..1e-6_f64) {
+            let rows: Vec<_> = [1.0, 8.0, 60.0].into_iter().flat_map(|n| {
+                [300.0, 1200.0, 5000.0].map(|context| ([1.0, n, n * context], a + b * n + c * n * context))
+            }).collect();
+            for found in [any_sign(&rows).unwrap(), costs(&rows).unwrap()] {
+                for (found, planted) in found.into_iter().zip([a, b, c]) {
+                    prop_assert!((found / planted - 1.0).abs() < 1e-5, "{found} is not {planted}");
+                }
+            }
         }
     }
 
     #[test]
-    fn what_would_be_negative_is_nothing_and_the_rest_fits_as_well_as_it_can() {
-        // 2 - x: the nearest without a negative slope is its mean.
-        let rows = [[1.0, 0.0], [1.0, 1.0]];
-        assert_eq!(non_negative(&rows, &[2.0, 1.0]), Some([1.5, 0.0]));
-        assert_eq!(non_negative::<2>(&[], &[]), None);
+    fn a_cost_is_never_below_nothing_and_columns_that_say_the_same_have_no_fit() {
+        let falling: Vec<_> = [1.0, 2.0, 3.0].map(|x| ([1.0, x], 5.0 - x)).to_vec();
+        assert!(any_sign(&falling).unwrap()[1] < -0.9);
+        let [fixed, slope] = costs(&falling).unwrap();
+        assert!((fixed - 3.0).abs() < 1e-12 && slope == 0.0);
+        assert_eq!(any_sign(&[([1.0, 2.0], 1.0), ([2.0, 4.0], 2.0), ([3.0, 6.0], 3.0)]), None);
     }
 }

@@ -3,22 +3,11 @@
 use std::path::Path;
 use std::process::Output;
 
-use plimsoll::record::run::{DemandRecord, HeadlineStatus, RunRecord};
-use plimsoll::store::runs::RunStore;
+use plimsoll::record::run::{DemandRecord, HeadlineStatus};
 
 use crate::small_run;
+use crate::support::records::save;
 use crate::support::{document, run, stderr, stdout};
-
-/// Saves a run as `bench` does.
-fn save(data: &Path, record: &RunRecord) {
-    let store = RunStore::open(data).expect("a temporary folder can be written");
-    let folder = store.create(record).expect("a temporary folder can be written");
-    for level in &record.levels {
-        folder.save_level(level).expect("a temporary folder can be written");
-    }
-    folder.save_run(record).expect("a temporary folder can be written");
-    folder.finish().expect("a temporary folder can be written");
-}
 
 /// Plans from the latest run of that folder.
 fn plan(data: &Path, arguments: &[&str]) -> Output {

@@ -7,11 +7,10 @@ use std::process::Output;
 use plimsoll::capacity::call_latency::CallLatency;
 use plimsoll::capacity::outcome::{OutcomeInputs, OutcomeJudgement, OutcomeObjective};
 use plimsoll::record::demand::Lengths;
-use plimsoll::record::run::RunRecord;
-use plimsoll::store::runs::RunStore;
 use serde_json::Value;
 
 use crate::small_run;
+use crate::support::records::save;
 use crate::support::{document, run, stderr, stdout};
 
 /// Requests of two calls: 400 ms, and from the second 1 on 500 ms more, so that an outcome takes 1.5 s. One in ten fails first and is
@@ -39,16 +38,6 @@ fn demand(folder: &Path) -> String {
     let output = run(["demand", log.to_str().unwrap(), "--save", &saved]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     saved
-}
-
-fn save(data: &Path, record: &RunRecord) {
-    let store = RunStore::open(data).expect("a temporary folder can be written");
-    let folder = store.create(record).expect("a temporary folder can be written");
-    for level in &record.levels {
-        folder.save_level(level).expect("a temporary folder can be written");
-    }
-    folder.save_run(record).expect("a temporary folder can be written");
-    folder.finish().expect("a temporary folder can be written");
 }
 
 fn plan(arguments: &[&str]) -> Output {

@@ -5,12 +5,12 @@ use std::process::Output;
 
 use plimsoll::record::gpu::{GpuInventory, GpuRecord};
 use plimsoll::record::node::GpuTelemetry;
-use plimsoll::record::run::{HeadlineStatus, RunRecord};
+use plimsoll::record::run::HeadlineStatus;
 use plimsoll::stats::interval::Interval;
-use plimsoll::store::runs::RunStore;
 use serde_json::Value;
 
 use crate::small_run;
+use crate::support::records::save;
 use crate::support::{document, run, stderr, stdout};
 
 /// A run on GPUs of that name, `times` as fast as the small one.
@@ -24,16 +24,6 @@ fn on(data: &Path, id: &str, gpu: &str, times: f64) {
     headline.throughput_per_gpu = Some(10.0 * times);
     headline.interval = Some(Interval { low: 9.7 * times, high: 10.3 * times, confidence: 0.95 });
     save(data, &record);
-}
-
-fn save(data: &Path, record: &RunRecord) {
-    let store = RunStore::open(data).expect("a temporary folder can be written");
-    let folder = store.create(record).expect("a temporary folder can be written");
-    for level in &record.levels {
-        folder.save_level(level).expect("a temporary folder can be written");
-    }
-    folder.save_run(record).expect("a temporary folder can be written");
-    folder.finish().expect("a temporary folder can be written");
 }
 
 const SLOW: &str = "01JDGSAAAA0000000000000000";

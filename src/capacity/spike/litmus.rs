@@ -3,14 +3,16 @@
 use serde::Serialize;
 
 use crate::capacity::plan::Plan;
+use crate::capacity::requirement::Requirement;
 use crate::capacity::spike::answer::{Both, Subject};
 use crate::capacity::spike::check::{self, CheckedLevel};
-use crate::capacity::spike::course::Course;
+use crate::capacity::spike::course::{Course, Phase};
 use crate::capacity::spike::expected::Expected;
 use crate::capacity::spike::ledger::Trial;
 use crate::capacity::spike::lengths::CallLengths;
 use crate::capacity::spike::moments::Recovery;
 use crate::capacity::spike::{doubts, simulated};
+use crate::capacity::throughput::Throughput;
 use crate::clock::Nanos;
 use crate::curve::service_law::FittedLaw;
 use crate::queueing::fleet::clients::Clients;
@@ -60,6 +62,18 @@ pub struct ExpectedPhase {
     pub calls_per_s: f64,
     /// Its word.
     pub expected: Expected,
+}
+
+impl ExpectedPhase {
+    /// Of each phase, on so many GPUs.
+    #[must_use]
+    pub fn of_course(throughput: &Throughput, course: &Course, gpus: u64) -> Vec<Self> {
+        let of = |phase: &Phase| {
+            let calls_per_s = course.average * phase.times;
+            Self { phase: phase.name.clone(), calls_per_s, expected: Expected::of(throughput, gpus as f64, calls_per_s) }
+        };
+        course.phases.iter().map(of).collect()
+    }
 }
 
 /// The replicas of a scenario: planned and simulated.
@@ -162,7 +176,7 @@ impl Litmus {
         let slower = simulated::trial(&careful.fleet, course, slo, lengths, *seed);
         told("the largest spike");
         let largest_multiple = Both { fitted: subject.largest_multiple(*spike_s), slower: careful.largest_multiple(*spike_s) };
-        let scenario = |row: &crate::capacity::requirement::Requirement| {
+        let scenario = |row: &Requirement| {
             told(&row.name);
             let guess = u32::try_from(row.fleet.replicas).unwrap_or(u32::MAX);
             let needed = |subject: &Subject<'_>| subject.smallest_fleet(row.calls.get(), *spike_s, guess);
@@ -178,11 +192,6 @@ impl Litmus {
         let retries = with_retries(question, plan.inputs.attempts.get());
         let gpus_per_replica = u64::from(plan.inputs.gpus_per_replica.get());
         let gpus = u64::from(question.fleet.replicas) * gpus_per_replica;
-        let expected = course.phases.iter().map(|phase| {
-            let calls_per_s = course.average * phase.times;
-            let expected = Expected::of(&plan.inputs.throughput, gpus as f64, calls_per_s);
-            ExpectedPhase { phase: phase.name.clone(), calls_per_s, expected }
-        });
         let verdict = match (trial.holds(), slower.holds()) {
             (true, true) => LitmusVerdict::Holds,
             (true, false) => LitmusVerdict::Open,
@@ -200,7 +209,7 @@ impl Litmus {
             gpus,
             sized_for: question.sized_for.clone(),
             average_calls_per_s: course.average,
-            expected: expected.collect(),
+            expected: ExpectedPhase::of_course(&plan.inputs.throughput, course, gpus),
             verdict,
             trial,
             slower,

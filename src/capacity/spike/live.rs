@@ -9,10 +9,6 @@ use crate::capacity::spike::litmus::ExpectedPhase;
 use crate::capacity::spike::phases::{PhaseHeld, Quantiles};
 use crate::record::finding::{Finding, Severity};
 
-/// Send lag is accepted up to this, or up to 1 % of the median time to first token where that is more, milliseconds.
-const SEND_LAG_MS: f64 = 1.0;
-/// And the generator's share of a core up to this.
-const CPU_SHARE: f64 = 0.8;
 /// A point that is simulated within this share of what was measured is met.
 const NEAR: f64 = 0.15;
 
@@ -119,28 +115,6 @@ pub fn compare(measured: &Trial, simulated: &Trial) -> Vec<ComparedPhase> {
         }
     };
     measured.phases.iter().zip(&simulated.phases).map(of).collect()
-}
-
-/// Why the generator's word cannot be trusted, or the course is not over.
-#[must_use]
-pub fn invalid(audit: &Audit, measured: &Trial, is_whole: bool) -> Vec<String> {
-    let median = measured.phases.first().and_then(|phase| phase.ttft_ms.p50).unwrap_or(0.0);
-    let limit = SEND_LAG_MS.max(0.01 * median);
-    let mut invalid = Vec::new();
-    if !is_whole {
-        invalid.push("it was stopped before its end".to_owned());
-    }
-    // Arrivals at the cap waited for the target: their lag is the target's.
-    if audit.send_lag_p99_ms > limit && audit.waited_at_cap == 0 {
-        invalid.push(format!("the generator sent late: p99 {:.2} ms, accepted {limit:.2} ms", audit.send_lag_p99_ms));
-    }
-    if audit.cpu_share > CPU_SHARE {
-        invalid.push(format!("the generator was busy: {:.0} % of a core", 100.0 * audit.cpu_share));
-    }
-    if audit.events_lost > 0 {
-        invalid.push(format!("{} events were lost", audit.events_lost));
-    }
-    invalid
 }
 
 /// What is to be said of it.

@@ -3,7 +3,7 @@
 mod bar;
 mod found;
 mod import;
-mod options;
+pub(super) mod options;
 mod sql;
 
 use std::num::NonZeroUsize;

@@ -106,7 +106,7 @@ pub(super) fn read_column(text: &str) -> Result<(Role, String), String> {
 }
 
 /// A share, 0..=1.
-pub(super) fn read_share(text: &str) -> Result<f64, String> {
+pub(in crate::cli) fn read_share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().map_err(|_| format!("`{text}` is no number. Write it like 0.01"))?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(format!("`{text}` is not between 0 and 1")) }
 }

@@ -5,7 +5,7 @@ mod planner;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ use crate::record::request::RequestRecord;
 use crate::record::run::RunRecord;
 use crate::store::atomic;
 use crate::store::request_log::reader::{ReadError, Requests};
-use crate::store::runs::{REQUEST_LOG, RunStore, is_intact, load};
+use crate::store::runs::{REQUEST_LOG, RunStore};
 use crate::units::share::Headroom;
 
 /// Arguments of `export`.
@@ -158,11 +158,7 @@ struct Written {
 /// When the run cannot be read or exported, a file is there already, or one cannot be written.
 pub fn run(args: &ExportArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let printed = out.format_among(&[Format::Text, Format::Json])?;
-    let folder = runs::find(&RunStore::at(&out.data_dir()?), &args.run)?;
-    let run = load(&folder).with_context(|| format!("cannot export the run in `{}`", folder.display()))?;
-    if is_intact(&folder)? == Some(false) {
-        tracing::warn!("`{}` was changed after the run was finished: its digest does not fit", folder.display());
-    }
+    let (folder, run) = runs::read(&RunStore::at(&out.data_dir()?), &args.run, "export")?;
     let levels = wanted(&run.levels, &args.levels).map_err(|what| ExportError::NoLevel { run: run.id.clone(), what })?;
     let log = folder.join(REQUEST_LOG);
     let has_log = log.is_file();

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use crate::capacity::spike::course::Lengths;
 use crate::cli::bench::args::TargetKind;
+use crate::cli::demand::options::read_share;
 use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::length_of_time;
+use crate::cli::plan::read_slo;
 use crate::cli::plan_file::FleetArgs;
 use crate::cli::plan_inputs::PlanInputArgs;
 use crate::clock::Nanos;
 use crate::queueing::fleet::clients::Clients;
 use crate::queueing::fleet::routing::{NoSuchRouting, Routing};
 use crate::queueing::fleet::scaling::{Scaling, Signal};
-use crate::record::slo::{Slo, SloError, SloSource};
+use crate::record::slo::Slo;
 
 /// Arguments of `spike`.
 #[derive(Debug, clap::Args)]
@@ -172,10 +174,6 @@ fn nanos(length: Duration) -> Nanos {
     Nanos::from_secs_f64(length.as_secs_f64())
 }
 
-fn read_slo(text: &str) -> Result<Slo, SloError> {
-    Slo::parse(text, SloSource::Flag)
-}
-
 fn read_routing(text: &str) -> Result<Routing, NoSuchRouting> {
     text.parse()
 }
@@ -184,9 +182,4 @@ fn read_multiple(text: &str) -> Result<f64, String> {
     let number =
         text.trim().trim_end_matches(['x', 'X']).parse::<f64>().map_err(|_| format!("`{text}` is no number. Write it like 5 or 2.5"))?;
     if number > 0.0 && number < 1e6 { Ok(number) } else { Err(format!("`{text}` is not above 0 and below 1,000,000")) }
-}
-
-fn read_share(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().map_err(|_| format!("`{text}` is no number. Write it like 0.1"))?;
-    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err(format!("`{text}` is not between 0 and 1")) }
 }

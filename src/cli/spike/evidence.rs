@@ -1,9 +1,10 @@
 //! What a run gives a simulation: its levels, and from its request log how long calls were and how fast those that were alone.
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use crate::capacity::throughput::Throughput;
 use crate::cli::exit::{Exit, ExitWith};
+use crate::cli::plan::sustained;
 use crate::cli::runs;
 use crate::cli::terminal::Terminal;
 use crate::curve::service_law::Alone;
@@ -12,7 +13,7 @@ use crate::record::request::{Ending, RequestRecord};
 use crate::record::run::RunRecord;
 use crate::record::slo::Slo;
 use crate::store::request_log::reader::Requests;
-use crate::store::runs::{REQUEST_LOG, RunStore, is_intact, load};
+use crate::store::runs::{REQUEST_LOG, RunStore};
 
 /// Calls whose lengths are kept: they are drawn from with replacement.
 const CALLS_MAX: usize = 20_000;
@@ -30,15 +31,8 @@ pub(super) struct Evidence {
 }
 
 pub(super) fn of_run(name: &str, slo: Option<&Slo>, out: &Terminal) -> anyhow::Result<Evidence> {
-    let folder = runs::find(&RunStore::at(&out.data_dir()?), name)?;
-    let run = load(&folder).with_context(|| format!("cannot simulate from the run in `{}`", folder.display()))?;
-    if is_intact(&folder)? == Some(false) {
-        tracing::warn!("`{}` was changed after the run was finished: its digest does not fit", folder.display());
-    }
-    let throughput = match slo {
-        Some(slo) => Throughput::measured_at(&run, slo)?,
-        None => Throughput::measured(&run)?,
-    };
+    let (folder, run) = runs::read(&RunStore::at(&out.data_dir()?), name, "simulate from")?;
+    let throughput = sustained(&run, slo)?;
     let none = || anyhow!("run `{}` names no SLO. Give one with `--slo`, such as `--slo 'ttft:p99<1000ms'`", run.id);
     let slo = slo.or(run.slo.as_ref()).cloned().ok_or_else(none).exit_with(Exit::BadInput)?;
     let log = folder.join(REQUEST_LOG);

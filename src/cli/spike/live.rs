@@ -2,7 +2,6 @@
 
 use crate::capacity::plan::Plan;
 use crate::capacity::spike::course::Course;
-use crate::capacity::spike::expected::Expected;
 use crate::capacity::spike::ledger::Trial;
 use crate::capacity::spike::lengths::CallLengths;
 use crate::capacity::spike::litmus::ExpectedPhase;
@@ -55,7 +54,7 @@ pub(super) fn run(
     let driven_gpus = args.target_gpus.map_or(run.target.devices, std::num::NonZeroU32::get);
     let average_per_gpu = average.get() / planned_gpus as f64;
     let course = Course::litmus(average_per_gpu * f64::from(driven_gpus), &args.course.times, args.course.lengths());
-    let expected = expected(plan, &course, driven_gpus);
+    let expected = ExpectedPhase::of_course(&plan.inputs.throughput, &course, u64::from(driven_gpus));
     let replicas = if args.target_gpus.is_some() { (driven_gpus / gpus_per_replica).max(1) } else { asked.measured_replicas };
     let fleet = Fleet { overhead: asked.service.overhead, ..Fleet::fixed(asked.service.law, replicas) };
     // The same arrivals as will be driven: what differs then is the law, not the luck.
@@ -66,7 +65,7 @@ pub(super) fn run(
     let asking = Asking { id: &id, seed: args.seed, course: &course, slo: asked.slo };
     let created = wall_now().to_string();
     let (driven, identity) = bench::drive_course(&run.command, args.target.as_ref(), &asking, &interrupt, out)?;
-    let invalid = live::invalid(&driven.audit, &driven.trial, driven.stopped.is_none());
+    let invalid = driven.invalid();
     let verdict = match driven.trial.holds() {
         _ if !invalid.is_empty() => LiveVerdict::Invalid,
         true => LiveVerdict::Holds,
@@ -102,15 +101,6 @@ pub(super) fn run(
         (None, LiveVerdict::Breaks) => Exit::GateFailed,
         (None, LiveVerdict::Invalid) => Exit::Invalid,
     })
-}
-
-fn expected(plan: &Plan, course: &Course, gpus: u32) -> Vec<ExpectedPhase> {
-    let of = |phase: &crate::capacity::spike::course::Phase| {
-        let calls_per_s = course.average * phase.times;
-        let expected = Expected::of(&plan.inputs.throughput, f64::from(gpus), calls_per_s);
-        ExpectedPhase { phase: phase.name.clone(), calls_per_s, expected }
-    };
-    course.phases.iter().map(of).collect()
 }
 
 /// What the plan and the simulation say, before anybody knows.

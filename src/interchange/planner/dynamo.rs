@@ -16,11 +16,11 @@
 use serde_json::{Value, json};
 
 use crate::interchange::error::ExportError;
-use crate::interchange::planner::fit;
 use crate::interchange::planner::npz::{Array, archive};
 use crate::interchange::planner::points::{DecodePoint, Least, Points};
 use crate::interchange::planner::sidecar::Content;
 use crate::record::run::RunRecord;
+use crate::stats::least_squares;
 
 /// What the stricter version wants: 1.0 four lengths for its spline and two contexts for its surface, 1.4 five points a phase.
 pub(super) const LEAST: Least = Least { prefill: 5, decode: 5, contexts: 2 };
@@ -144,7 +144,7 @@ pub(super) fn kv_tokens(run: &RunRecord, points: &Points, format: &'static str) 
 pub(super) fn lines(points: &Points) -> Option<Lines> {
     let prefill: Vec<_> = points.prefill.iter().map(|point| ([1.0, f64::from(point.tokens)], point.ttft_ms / 1e3)).collect();
     let decode: Vec<_> = points.decode.iter().map(decode_row).collect();
-    Some(Lines { prefill: fit::least_squares(&prefill)?, decode: fit::least_squares(&decode)? })
+    Some(Lines { prefill: least_squares::any_sign(&prefill)?, decode: least_squares::any_sign(&decode)? })
 }
 
 /// As the planner rebuilds it: whole sequences, and their tokens; seconds.
@@ -169,11 +169,11 @@ impl Lines {
 fn mocker(points: &Points) -> Option<Vec<u8>> {
     let between = |low: f64, high: f64| (0..GRID).map(|step| low + (high - low) * step as f64 / (GRID - 1) as f64).collect::<Vec<_>>();
     let rows: Vec<_> = points.decode.iter().map(decode_row).collect();
-    let terms = fit::costs(&rows)?;
+    let terms = least_squares::costs(&rows)?;
     let contexts = points.contexts();
     let kv = between(0.0, rows.iter().map(|(factors, _)| factors[2]).fold(0.0, f64::max));
     let context = between(contexts.first().copied()?, contexts.last().copied()?);
-    let itl = |kv: f64, context: f64| 1e3 * fit::at(&[1.0, (kv / context).max(1.0), kv.max(context)], &terms);
+    let itl = |kv: f64, context: f64| 1e3 * least_squares::at(&[1.0, (kv / context).max(1.0), kv.max(context)], &terms);
     let grid = kv.iter().flat_map(|kv| context.iter().map(|context| itl(*kv, *context)).collect::<Vec<_>>()).collect();
     Some(archive(&[
         ("prefill_isl", Array::Floats(points.prefill.iter().map(|point| f64::from(point.tokens)).collect())),

@@ -9,12 +9,12 @@
 use serde_json::json;
 
 use crate::interchange::error::ExportError;
-use crate::interchange::planner::fit;
 use crate::interchange::planner::points::{DecodePoint, Least, Points};
 use crate::interchange::planner::rate;
 use crate::interchange::planner::sidecar::{Comments, Content};
 use crate::record::run::RunRecord;
 use crate::record::slo::SloMetric;
+use crate::stats::least_squares;
 
 /// A line needs two points, and one more to be seen as wrong.
 const LEAST: Least = Least { prefill: 3, decode: 3, contexts: 1 };
@@ -32,7 +32,7 @@ pub(super) fn queue(run: &RunRecord, points: &Points) -> Result<Content, ExportE
     });
     let decode = points.decode.iter().map(|point| ([1.0, point.concurrency, point.concurrency * point.context], point.itl_ms));
     let rows: Vec<_> = prefill.chain(decode).map(|(factors, millis)| (factors.map(|factor| factor / millis), 1.0)).collect();
-    let terms = fit::costs(&rows).ok_or_else(|| untold(run, "llmd-queue"))?;
+    let terms = least_squares::costs(&rows).ok_or_else(|| untold(run, "llmd-queue"))?;
     let [alpha, beta, gamma] = terms;
     let limit = |metric| {
         let objectives = run.slo.iter().flat_map(|slo| &slo.objectives).filter(|objective| objective.metric == metric);
@@ -54,7 +54,7 @@ pub(super) fn queue(run: &RunRecord, points: &Points) -> Result<Content, ExportE
         "targetITL": itl,
     });
     let details = json!({
-        "worst_residual_share": fit::worst(&rows, &terms),
+        "worst_residual_share": least_squares::worst(&rows, &terms),
         "says": "RPS is what one replica holds at the measured SLO, the lower end of its interval. The targets are the limits of percentiles; \
                  the model knows means only, so it says more than a percentile allows",
     });
@@ -104,8 +104,8 @@ impl Lines {
         let prefill: Vec<_> = points.prefill.iter().map(|point| ([1.0, f64::from(point.tokens)], point.ttft_ms)).collect();
         let at = |point: &&DecodePoint| point.context == context;
         let decode: Vec<_> = points.decode.iter().filter(at).map(|point| ([1.0, point.concurrency], point.itl_ms)).collect();
-        let (of_prefill, of_decode) = (fit::costs(&prefill)?, fit::costs(&decode)?);
-        let worst = fit::worst(&prefill, &of_prefill).max(fit::worst(&decode, &of_decode));
+        let (of_prefill, of_decode) = (least_squares::costs(&prefill)?, least_squares::costs(&decode)?);
+        let worst = least_squares::worst(&prefill, &of_prefill).max(least_squares::worst(&decode, &of_decode));
         Some(Self { prefill: of_prefill, decode: of_decode, context, worst })
     }
 }

@@ -8,7 +8,6 @@ pub mod aiconfigurator;
 pub mod dynamo;
 pub mod dynamo_fpm;
 pub mod export;
-pub mod fit;
 pub mod form;
 pub mod inference_sim;
 pub mod keda;

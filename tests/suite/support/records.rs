@@ -1,5 +1,7 @@
 //! Records with plausible figures, for promises about keeping and showing them.
 
+use std::path::Path;
+
 use plimsoll::clock::Nanos;
 use plimsoll::record::SCHEMA_VERSION;
 use plimsoll::record::level::{
@@ -11,6 +13,7 @@ use plimsoll::record::run::{ColdStart, DemandRecord, RunRecord, RunStatus, Workl
 use plimsoll::record::target::{BatchLimits, TargetCounters, TargetIdentity};
 use plimsoll::record::telemetry::Telemetry;
 use plimsoll::record::verdict::{Outcome, Verdict};
+use plimsoll::store::runs::RunStore;
 use plimsoll::workload::request::Tally;
 
 fn no_telemetry() -> Telemetry {
@@ -139,4 +142,15 @@ pub(crate) fn request(id: u64) -> RequestRecord {
         chunks,
         ending: Ending::Completed,
     }
+}
+
+/// Saves a run as `bench` does.
+pub(crate) fn save(data: &Path, record: &RunRecord) {
+    let store = RunStore::open(data).expect("a temporary folder can be written");
+    let folder = store.create(record).expect("a temporary folder can be written");
+    for level in &record.levels {
+        folder.save_level(level).expect("a temporary folder can be written");
+    }
+    folder.save_run(record).expect("a temporary folder can be written");
+    folder.finish().expect("a temporary folder can be written");
 }
