@@ -85,6 +85,12 @@ fn names_in_documents_exist() {
 }
 
 #[test]
+fn tests_that_documents_name_exist() {
+    let sources = files(&[".rs"]);
+    report(files(&[".md"]).iter().flat_map(|document| docs::tests_exist(document, &sources)).collect());
+}
+
+#[test]
 fn the_document_of_metrics_is_made_from_the_catalogue() {
     let path = root().join("docs/metrics.md");
     if std::env::var_os("PLIMSOLL_GOLDEN").is_some_and(|value| value == "write") {
@@ -155,6 +161,11 @@ fn the_check_of_documents_catches_a_name_that_is_gone() {
     );
     let lines = docs::names_exist(&document, &product).into_iter().map(|broken| broken.line).collect::<Vec<_>>();
     assert_eq!(lines, [2, 2, 3, 3]);
+    let tests = [Source::new("tests/suite/x.rs", "fn what_is_promised_holds_for_ever() {}\n")];
+    let document =
+        Source::new("docs/x.md", "`what_is_promised_holds_for_ever`,\n`what_was_promised_is_gone_for_good`, `throughput_per_gpu`\n");
+    let lines = docs::tests_exist(&document, &tests).into_iter().map(|broken| broken.line).collect::<Vec<_>>();
+    assert_eq!(lines, [2]);
 }
 
 #[test]

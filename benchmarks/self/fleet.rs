@@ -7,6 +7,7 @@
 use std::hint::black_box;
 
 use plimsoll::clock::{Nanos, thread_cpu};
+use plimsoll::queueing::bands::TokenPrices;
 use plimsoll::queueing::fleet::calls::{Arrival, Ended, Ending};
 use plimsoll::queueing::fleet::routing::Routing;
 use plimsoll::queueing::fleet::simulation::{Fleet, Witness, simulate};
@@ -47,6 +48,7 @@ fn speed(replicas: u32, routing: Routing) -> (f64, f64) {
         per_sequence_s: 1e-4,
         per_prefill_token_s: 3e-5,
         per_kv_token_s: 1e-8,
+        per_token_s: TokenPrices::default(),
         max_batch: 256,
         chunk_tokens: 2048,
         kv_tokens: 400_000,
@@ -74,6 +76,7 @@ fn wait(servers: u32, load: f64, exponential: bool) -> (f64, f64, f64) {
         per_sequence_s: 0.0,
         per_prefill_token_s: 0.0,
         per_kv_token_s: 0.0,
+        per_token_s: TokenPrices::default(),
         max_batch: 1,
         chunk_tokens: 1 << 30,
         kv_tokens: 1 << 40,

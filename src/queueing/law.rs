@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
+use crate::queueing::bands::TokenPrices;
 use crate::rng;
 
 /// No service is shorter than a tick of the clock, seconds.
@@ -68,6 +69,9 @@ pub struct BatchingLaw {
     /// Cost of each cached token that the decoding sequences of a step attend to, seconds.
     #[serde(default)]
     pub per_kv_token_s: f64,
+    /// Cost of each token of a step, decoded or of a prompt, beside those above, by how many the step has.
+    #[serde(default)]
+    pub per_token_s: TokenPrices,
     /// Most sequences running at once, 1 or more.
     pub max_batch: u32,
     /// Most tokens in a step (decoded ones count 1 each, prompts are cut into chunks), 1 or more.
@@ -85,6 +89,7 @@ impl BatchingLaw {
             + self.per_sequence_s * decoding as f64
             + self.per_kv_token_s * attended as f64
             + self.per_prefill_token_s * prefill as f64
+            + self.per_token_s.of(decoding + prefill)
     }
 
     /// The same law, each cost `factor` times as much.
@@ -95,6 +100,7 @@ impl BatchingLaw {
             per_sequence_s: self.per_sequence_s * factor,
             per_prefill_token_s: self.per_prefill_token_s * factor,
             per_kv_token_s: self.per_kv_token_s * factor,
+            per_token_s: self.per_token_s.times(factor),
             ..*self
         }
     }
@@ -148,6 +154,7 @@ impl ServiceLaw {
                 time("per_sequence_s", law.per_sequence_s, 0.0)?;
                 time("per_prefill_token_s", law.per_prefill_token_s, 0.0)?;
                 time("per_kv_token_s", law.per_kv_token_s, 0.0)?;
+                law.per_token_s.0.iter().try_for_each(|price| time("per_token_s", *price, 0.0))?;
                 count("max_batch", u64::from(law.max_batch))?;
                 count("chunk_tokens", u64::from(law.chunk_tokens))?;
                 count("kv_tokens", law.kv_tokens)

@@ -3,7 +3,9 @@
 //! The simulated target and the simulated spike share it. It knows no clock and no load: jobs arrive when they are
 //! told to, and nothing is measured here.
 
+pub mod bands;
 pub mod batching;
+pub mod closed_loop;
 pub mod fleet;
 pub mod law;
 pub mod replica;

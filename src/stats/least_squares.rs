@@ -4,8 +4,10 @@
 
 /// A pivot smaller than this share of its column's largest is none: the columns say the same.
 const SINGULAR: f64 = 1e-12;
+/// What is measured is never better known than this, as a share.
+const NOISE: f64 = 0.005;
 
-/// The terms, five at most, that make the sum of squared residuals smallest, each row a set of factors and a value. `None` where rows do not tell the
+/// The terms, a dozen at most, that make the sum of squared residuals smallest, each row a set of factors and a value. `None` where rows do not tell the
 /// terms apart.
 #[must_use]
 pub fn any_sign<const N: usize>(rows: &[([f64; N], f64)]) -> Option<[f64; N]> {
@@ -15,9 +17,20 @@ pub fn any_sign<const N: usize>(rows: &[([f64; N], f64)]) -> Option<[f64; N]> {
 /// The same with no term below 0: costs. Every set of terms that are held at 0 is tried, and the nearest kept.
 #[must_use]
 pub fn costs<const N: usize>(rows: &[([f64; N], f64)]) -> Option<[f64; N]> {
-    let sets = (1..1_u32 << N).map(|set| std::array::from_fn(|column| set >> column & 1 == 1));
-    let fits = sets.filter_map(|free| over(rows, free)).filter(|terms| terms.iter().all(|term| *term >= 0.0));
-    fits.min_by(|one, other| squares(rows, one).total_cmp(&squares(rows, other)))
+    best(rows, |terms| squares(rows, terms))
+}
+
+/// The same with as few terms as explain the values: of all sets of terms, the one that the Bayesian information criterion prefers. Errors below
+/// [`NOISE`] of a value earn no term more.
+#[must_use]
+pub fn fewest_costs<const N: usize>(rows: &[([f64; N], f64)]) -> Option<[f64; N]> {
+    let count = rows.len() as f64;
+    let value = rows.iter().map(|(_, value)| value * value).sum::<f64>() / count;
+    let score = |terms: &[f64; N]| {
+        let free = terms.iter().filter(|term| **term > 0.0).count() as f64;
+        count * (squares(rows, terms) / count + NOISE * NOISE * value).ln() + free * count.ln()
+    };
+    best(rows, score)
 }
 
 /// Residual of the worst row, as a share of its value.
@@ -30,6 +43,13 @@ pub fn worst<const N: usize>(rows: &[([f64; N], f64)], terms: &[f64; N]) -> f64 
 #[must_use]
 pub fn at<const N: usize>(factors: &[f64; N], terms: &[f64; N]) -> f64 {
     factors.iter().zip(terms).map(|(factor, term)| factor * term).sum()
+}
+
+/// Of the fits of all sets of terms that have none below 0, the one with the lowest score.
+fn best<const N: usize>(rows: &[([f64; N], f64)], score: impl Fn(&[f64; N]) -> f64) -> Option<[f64; N]> {
+    let sets = (1..1_u32 << N).map(|set| std::array::from_fn(|column| set >> column & 1 == 1));
+    let fits = sets.filter_map(|free| over(rows, free)).filter(|terms| terms.iter().all(|term| *term >= 0.0));
+    fits.map(|terms| (score(&terms), terms)).min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, terms)| terms)
 }
 
 fn squares<const N: usize>(rows: &[([f64; N], f64)], terms: &[f64; N]) -> f64 {
@@ -90,7 +110,7 @@ fn solve(system: &mut [Vec<f64>]) -> Option<Vec<f64>> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{any_sign, costs};
+    use super::{any_sign, costs, fewest_costs};
 
     proptest! {
         #[test]
@@ -104,6 +124,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn terms_that_explain_only_noise_are_left_out() {
+        let due = |n: f64| 2.0 + 0.5 * n;
+        let noisy = |k: usize, n: f64| due(n) * (1.0 + 0.01 * ((k * 7 % 5) as f64 - 2.0) / 2.0);
+        let rows: Vec<_> =
+            (1..=12).map(|k| (k, k as f64)).map(|(k, n)| ([1.0, n, n.sqrt(), n * n].map(|term| term / noisy(k, n)), 1.0)).collect();
+        let [fixed, linear, root, square] = fewest_costs(&rows).unwrap();
+        assert_eq!((root, square), (0.0, 0.0));
+        assert!((fixed / 2.0 - 1.0).abs() < 0.03 && (linear / 0.5 - 1.0).abs() < 0.03, "{fixed} + {linear} n");
+        assert!(costs(&rows).unwrap().iter().filter(|term| **term > 0.0).count() >= 2);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use plimsoll::campaign::windows::Windows;
 use plimsoll::clock::Nanos;
+use plimsoll::queueing::bands::TokenPrices;
 use plimsoll::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 use plimsoll::record::verdict::Outcome;
 use plimsoll::rng;
@@ -67,6 +68,7 @@ fn levels_two_to_five_percent_past_stability_are_found_unstable() {
         per_sequence_s: 0.0005,
         per_prefill_token_s: 0.0,
         per_kv_token_s: 0.0,
+        per_token_s: TokenPrices::default(),
         max_batch: 8,
         chunk_tokens: 512,
         kv_tokens: 1 << 40,

@@ -1,6 +1,7 @@
 //! The replica does what queueing theory says, and tells it in order.
 
 use plimsoll::clock::Nanos;
+use plimsoll::queueing::bands::TokenPrices;
 use plimsoll::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 use plimsoll::queueing::replica::{Happening, Job, Replica};
 use plimsoll::queueing::truth;
@@ -71,6 +72,7 @@ fn batching_gives_every_token_once_and_in_order_of_time_even_when_it_preempts() 
         per_sequence_s: 0.001,
         per_prefill_token_s: 0.0001,
         per_kv_token_s: 0.0,
+        per_token_s: TokenPrices::default(),
         max_batch: 16,
         chunk_tokens: 64,
         kv_tokens: 400,
@@ -104,6 +106,7 @@ fn one_sequence_alone_takes_as_long_as_its_steps() {
         per_sequence_s: 0.001,
         per_prefill_token_s: 0.0001,
         per_kv_token_s: 0.0,
+        per_token_s: TokenPrices::default(),
         max_batch: 16,
         chunk_tokens: 64,
         kv_tokens: 10_000,

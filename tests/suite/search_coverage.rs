@@ -4,6 +4,7 @@ use crate::virtual_level::{Arrivals, Level, Metric, Objective, Scene, confirm, p
 use plimsoll::campaign::confirmation::Status;
 use plimsoll::campaign::windows::Windows;
 use plimsoll::clock::Nanos;
+use plimsoll::queueing::bands::TokenPrices;
 use plimsoll::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 use plimsoll::queueing::truth;
 use plimsoll::record::search::{Found, Stop};
@@ -74,6 +75,7 @@ fn cases() -> Vec<Case> {
         per_sequence_s: 0.0004,
         per_prefill_token_s: 0.00004,
         per_kv_token_s: 0.0,
+        per_token_s: TokenPrices::default(),
         max_batch: 32,
         chunk_tokens: 512,
         kv_tokens: 20_000,

@@ -7,6 +7,7 @@ use plimsoll::campaign::progress::Silent;
 use plimsoll::campaign::targets::Targets;
 use plimsoll::clock::{Clock, Nanos, Virtual};
 use plimsoll::curve::scaling;
+use plimsoll::queueing::bands::TokenPrices;
 use plimsoll::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 use plimsoll::record::level::{Offered, Purpose};
 use plimsoll::record::target::{TargetCounters, TargetIdentity};
@@ -117,6 +118,7 @@ impl Targets for TwoDevices {
             per_sequence_s: 0.001,
             per_prefill_token_s: 0.0001,
             per_kv_token_s: 0.0,
+            per_token_s: TokenPrices::default(),
             max_batch: 8,
             chunk_tokens: 512,
             kv_tokens: 100_000,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use plimsoll::clock::Nanos;
+use plimsoll::queueing::bands::TokenPrices;
 use plimsoll::queueing::fleet::calls::{Arrival, CallId, Ended, Ending};
 use plimsoll::queueing::fleet::clients::Clients;
 use plimsoll::queueing::fleet::leaping::{Leaping, Stage, Work};
@@ -71,6 +72,7 @@ proptest! {
         jobs in prop::collection::vec((0_u64..40_000_000, 1_u32..200, 1_u32..60), 1..60),
         (max_batch, chunk_tokens, kv_tokens) in (1_u32..12, 1_u32..150, 50_u64..1500),
         costs in (1_000_u64..10_000_000, 0_u64..1_000_000, 0_u64..100_000, 0_u64..20_000),
+        prices in prop::array::uniform6(0_u64..200_000),
     ) {
         let seconds = |nanos: u64| nanos as f64 / 1e9;
         let law = BatchingLaw {
@@ -78,6 +80,7 @@ proptest! {
             per_sequence_s: seconds(costs.1),
             per_prefill_token_s: seconds(costs.2),
             per_kv_token_s: seconds(costs.3),
+            per_token_s: TokenPrices(prices.map(seconds)),
             max_batch,
             chunk_tokens,
             kv_tokens,
@@ -155,6 +158,7 @@ fn one_at_a_time(step_s: f64) -> BatchingLaw {
         per_sequence_s: 0.0,
         per_prefill_token_s: 0.0,
         per_kv_token_s: 0.0,
+        per_token_s: TokenPrices::default(),
         max_batch: 1,
         chunk_tokens: 4096,
         kv_tokens: 1 << 20,

@@ -11,8 +11,9 @@ use plimsoll::capacity::spike::lengths::CallLengths;
 use plimsoll::capacity::spike::moments::Recovery;
 use plimsoll::capacity::spike::phases::Felt;
 use plimsoll::clock::Nanos;
+use plimsoll::queueing::bands::TokenPrices;
 use plimsoll::queueing::fleet::simulation::Fleet;
-use plimsoll::queueing::law::BatchingLaw;
+use plimsoll::queueing::law::{BatchingLaw, ServiceLaw};
 use plimsoll::queueing::truth::{highest_load, md1_wait_over};
 use plimsoll::record::slo::{Slo, SloSource};
 use plimsoll::workload::lengths::Distribution;
@@ -31,6 +32,7 @@ fn one_second_each() -> (Fleet, CallLengths) {
         per_sequence_s: 0.0,
         per_prefill_token_s: 0.0,
         per_kv_token_s: 0.0,
+        per_token_s: TokenPrices::default(),
         max_batch: 1,
         chunk_tokens: 1 << 20,
         kv_tokens: 1 << 30,
@@ -98,21 +100,24 @@ fn a_course_offers_its_multiples_of_the_average() {
     assert!(arrivals.last().is_some_and(|last| *last < course.seconds()));
 }
 
-/// A quick run of a target whose law is known, shared by what follows.
+/// A quick run of a target whose law is known, kept in a folder of its own.
+fn quick_run(name: &str, law: &str, workload: &str, slo: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    let done = plimsoll()
+        .args(["bench", "--quick", "--seed", "5", "--target", "simulated", "--law", law, "--workload", workload])
+        .args(["--slo", slo, "--data-dir"])
+        .arg(&folder)
+        .output()
+        .expect("it runs");
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    folder
+}
+
+/// The run that is shared by what follows.
 fn measured() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("spike");
-        let _ = std::fs::remove_dir_all(&folder);
-        let done = plimsoll()
-            .args(["bench", "--quick", "--seed", "5", "--target", "simulated", "--law", "batching", "--workload", "fixed:256:64"])
-            .args(["--slo", "ttft:p90<400ms,tpot:p90<20ms", "--data-dir"])
-            .arg(&folder)
-            .output()
-            .expect("it runs");
-        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
-        folder
-    })
+    FOLDER.get_or_init(|| quick_run("spike", "batching", "fixed:256:64", "ttft:p90<400ms,tpot:p90<20ms"))
 }
 
 fn spike(more: &[&str]) -> Output {
@@ -143,6 +148,46 @@ fn the_law_of_a_target_is_found_from_its_levels() {
     let slower = document["slower_by"].as_f64().expect("a number");
     assert!((1.0..1.15).contains(&slower), "the law is its own: off by {slower}");
     assert!(document["checked"].as_array().is_some_and(|levels| !levels.is_empty()), "it is proven on levels that it was not fitted to");
+}
+
+/// A processor: few tokens cost much each, many little.
+const PROCESSOR: BatchingLaw = BatchingLaw {
+    step_s: 0.000_2,
+    per_sequence_s: 0.0,
+    per_prefill_token_s: 0.0,
+    per_kv_token_s: 0.0,
+    per_token_s: TokenPrices([0.0022, 0.0007, 0.00035, 0.00035, 0.00035, 0.00035]),
+    max_batch: 64,
+    chunk_tokens: 512,
+    kv_tokens: 100_000,
+};
+
+#[test]
+fn a_law_whose_tokens_get_cheaper_the_more_there_are_is_found() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (law, workload) = (folder.join("processor.json"), folder.join("small.toml"));
+    std::fs::write(&law, serde_json::to_vec(&ServiceLaw::Batching(PROCESSOR)).unwrap()).unwrap();
+    std::fs::write(
+        &workload,
+        "name = \"small\"\ndescription = \"short\"\nsource = \"ours\"\narrivals = \"poisson\"\n[input.lognormal]\nmedian = 48\nsigma = 0.5\nmin = 12\nmax = 192\n[output.uniform]\nmin = 12\nmax = 36\n",
+    )
+    .unwrap();
+    let runs = quick_run("processor", law.to_str().unwrap(), workload.to_str().unwrap(), "ttft:p90<500ms,tpot:p90<60ms");
+    let course = ["--average-rps", "5", "--replicas", "1", "--times", "2", "--spike-for", "30s", "--format", "json"];
+    let done = run([&["spike", "--data-dir", runs.to_str().unwrap()], course.as_slice()].concat());
+    let document: Value = serde_json::from_slice(&done.stdout).expect("one document");
+    let found: BatchingLaw = serde_json::from_value(document["service"]["law"].clone()).expect("a law");
+    for (decoding, prefill) in [(1, 0), (2, 0), (8, 0), (16, 0), (0, 48), (4, 48), (16, 100)] {
+        let (found, due) = (found.step_of(decoding, 0, prefill), PROCESSOR.step_of(decoding, 0, prefill));
+        assert!((found / due - 1.0).abs() < 0.1, "{decoding} sequences and {prefill} prompt tokens: {found} s instead of {due}");
+    }
+    for level in document["checked"].as_array().expect("levels") {
+        for latency in ["ttft_p95", "tpot_p95"] {
+            let (measured, simulated) = (level[latency]["measured"].as_f64().unwrap(), level[latency]["simulated"].as_f64().unwrap());
+            assert!((simulated / measured - 1.0).abs() < 0.15, "{latency}: {simulated} simulated, {measured} measured in {level}");
+        }
+        assert_eq!(level["same_calls"], true, "the very calls of the level were simulated");
+    }
 }
 
 #[test]

@@ -3,12 +3,27 @@
 use crate::rules::Violation;
 use crate::text::{Source, is_word, line_of, root};
 
+/// Underscores from which on a name is a sentence.
+const SENTENCE: usize = 5;
+
 /// Every `room::item` and every path in backticks exists.
 pub(crate) fn names_exist(document: &Source, sources: &[Source]) -> Vec<Violation> {
     let mut found = Vec::new();
     for (line, name) in code_spans(&document.text) {
         if !exists(&name, sources) {
             found.push(Violation { path: document.path.clone(), line, rule: format!("`{name}` does not exist") });
+        }
+    }
+    found
+}
+
+/// Every test in backticks exists: nothing else has a name of so many words.
+pub(crate) fn tests_exist(document: &Source, sources: &[Source]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (line, name) in code_spans(&document.text) {
+        let is_test = name.bytes().all(is_word) && name.matches('_').count() >= SENTENCE;
+        if is_test && !sources.iter().any(|source| source.text.contains(&format!("fn {name}("))) {
+            found.push(Violation { path: document.path.clone(), line, rule: format!("there is no test `{name}`") });
         }
     }
     found

@@ -1,21 +1,27 @@
 //! The proof of a service law: what it makes of open-loop levels that it was not fitted to, beside what they measured.
+//!
+//! Where the run kept its requests, the very same calls come at the very same times, so that what differs is the law and not the luck.
 
 use serde::Serialize;
 
-use crate::capacity::spike::course::{Course, Phase};
 use crate::capacity::spike::lengths::CallLengths;
-use crate::capacity::spike::simulated;
-use crate::curve::service_law::FittedLaw;
-use crate::queueing::fleet::simulation::Fleet;
+use crate::clock::Nanos;
+use crate::curve::service_law::{FittedLaw, LevelCalls};
+use crate::queueing::fleet::calls::{Arrival, Ended, Ending};
+use crate::queueing::fleet::simulation::{Fleet, Witness, simulate};
 use crate::record::level::{LevelRecord, Offered, Purpose};
 use crate::record::run::RunRecord;
-use crate::record::slo::Slo;
 use crate::record::verdict::Outcome;
+use crate::rng;
+use crate::stats::quantile;
+use crate::workload::arrivals::ArrivalProcess;
 
-/// Calls that a level is simulated with: its percentiles are then known to a percent or so.
-const CALLS: f64 = 30_000.0;
-/// Of that, while it settles.
-const SETTLES: f64 = 0.1;
+/// Calls that a level is simulated with whose own are not known: its percentiles are then known to a percent or so.
+const CALLS: usize = 30_000;
+/// How long calls are followed after the last one came.
+const FOLLOWED: Nanos = Nanos::from_secs(600);
+/// Requests from which on a level tells how fast the law is.
+const TELLING: u64 = 30;
 
 /// A latency both ways, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -47,17 +53,21 @@ pub struct CheckedLevel {
     pub calls_per_s: f64,
     /// Requests that it was measured on.
     pub requests: u64,
+    /// Whether these very calls were simulated, not others like them.
+    pub same_calls: bool,
     /// 95th percentile of the time to first token.
     pub ttft_p95: Option<Pair>,
     /// 95th percentile of the time per output token.
     pub tpot_p95: Option<Pair>,
+    /// Mean time per output token.
+    pub tpot_mean: Option<Pair>,
 }
 
 /// Each valid open-loop level of `run` that its target held, simulated with as many replicas as it had.
 #[must_use]
-pub fn levels(run: &RunRecord, fitted: &FittedLaw, replicas: u32, slo: &Slo, lengths: &CallLengths) -> Vec<CheckedLevel> {
+pub fn levels(run: &RunRecord, fitted: &FittedLaw, replicas: u32, lengths: &CallLengths, calls: &LevelCalls) -> Vec<CheckedLevel> {
     let fleet = Fleet { overhead: fitted.overhead, ..Fleet::fixed(fitted.law, replicas) };
-    run.levels.iter().filter(|level| is_held(level)).filter_map(|level| of(level, &fleet, slo, lengths)).collect()
+    run.levels.iter().filter(|level| is_held(level)).filter_map(|level| of(level, &fleet, lengths, calls.get(&level.index))).collect()
 }
 
 fn is_held(level: &LevelRecord) -> bool {
@@ -65,23 +75,76 @@ fn is_held(level: &LevelRecord) -> bool {
     usual && level.verdict.is_valid() && matches!(level.verdict.outcome, Outcome::Met | Outcome::Broken | Outcome::Undecided)
 }
 
-fn of(level: &LevelRecord, fleet: &Fleet, slo: &Slo, lengths: &CallLengths) -> Option<CheckedLevel> {
+fn of(level: &LevelRecord, fleet: &Fleet, lengths: &CallLengths, replay: Option<&Vec<Arrival>>) -> Option<CheckedLevel> {
     let Offered::Open { calls_per_s, .. } = level.offered else { return None };
-    let phase = |name: &str, share: f64| Phase { name: name.to_owned(), times: 1.0, seconds: CALLS * share / calls_per_s };
-    let course = Course { average: calls_per_s, phases: vec![phase("settles", SETTLES), phase("level", 1.0 - SETTLES)] };
-    let trial = simulated::trial(fleet, &course, slo, lengths, level.seed);
-    let held = trial.phases.last()?;
+    let mut cohort = Cohort::default();
+    match replay.filter(|calls| !calls.is_empty()) {
+        Some(calls) => {
+            cohort.window = level.window;
+            live_through(fleet, calls.iter().copied(), level.seed, &mut cohort);
+        }
+        None => {
+            let drawn = rng::derive(level.seed, "lengths");
+            let schedule = ArrivalProcess::Poisson.schedule(calls_per_s, rng::derive(level.seed, "arrivals"));
+            let calls = schedule.zip(0..CALLS as u64).map(|(at, k)| {
+                let (prompt, tokens) = lengths.of_call(drawn, k);
+                Arrival { at, prompt, tokens }
+            });
+            // A tenth of them goes by while it settles.
+            cohort.window = (Nanos::from_secs_f64(0.1 * CALLS as f64 / calls_per_s), Nanos::MAX);
+            live_through(fleet, calls, level.seed, &mut cohort);
+        }
+    }
+    let latency = &level.latency;
     Some(CheckedLevel {
         index: level.index,
         calls_per_s,
         requests: level.counts.cohort,
-        ttft_p95: Pair::of(level.latency.ttft.adjusted.p95, held.ttft_ms.p95),
-        tpot_p95: Pair::of(level.latency.tpot.adjusted.p95, held.tpot_ms.p95),
+        same_calls: replay.is_some(),
+        tpot_mean: Pair::of(latency.tpot.raw.mean, cohort.tpot_mean()),
+        ttft_p95: Pair::of(latency.ttft.adjusted.p95, p95(&mut cohort.ttft_ms)),
+        tpot_p95: Pair::of(latency.tpot.adjusted.p95, p95(&mut cohort.tpot_ms)),
     })
 }
 
-/// How far the law's speed is off at levels that it was not fitted to: the largest share by which time per token is.
+fn live_through(fleet: &Fleet, calls: impl Iterator<Item = Arrival>, seed: u64, cohort: &mut Cohort) {
+    let mut last = Nanos::ZERO;
+    let calls: Vec<Arrival> = calls.inspect(|call| last = call.at).collect();
+    simulate(fleet, calls.into_iter(), FOLLOWED, last + FOLLOWED, rng::derive(seed, "fleet"), cohort);
+}
+
+fn p95(values: &mut [f64]) -> Option<f64> {
+    quantile::of_floats(values, 0.95)
+}
+
+/// Latencies of the calls that came in a window, milliseconds.
+#[derive(Debug, Default)]
+struct Cohort {
+    window: (Nanos, Nanos),
+    ttft_ms: Vec<f64>,
+    tpot_ms: Vec<f64>,
+}
+
+impl Cohort {
+    fn tpot_mean(&self) -> Option<f64> {
+        let count = self.tpot_ms.len();
+        (count > 0).then(|| self.tpot_ms.iter().sum::<f64>() / count as f64)
+    }
+}
+
+impl Witness for Cohort {
+    fn ended(&mut self, ended: &Ended) {
+        if ended.ending == Ending::Completed && self.window.0 <= ended.arrived && ended.arrived < self.window.1 {
+            self.ttft_ms.extend(ended.ttft().map(|ttft| ttft.as_secs_f64() * 1e3));
+            self.tpot_ms.extend(ended.tpot_ns().map(|tpot_ns| tpot_ns / 1e6));
+        }
+    }
+}
+
+/// How far the law's speed is off at levels that it was not fitted to: the largest share by which the mean time per token is, of
+/// levels with so many requests that it is theirs and not chance.
 #[must_use]
 pub fn speed_error(checked: &[CheckedLevel]) -> f64 {
-    checked.iter().filter_map(|level| level.tpot_p95).map(|pair| pair.off().abs()).fold(0.0, f64::max)
+    let telling = checked.iter().filter(|level| level.requests >= TELLING);
+    telling.filter_map(|level| level.tpot_mean).map(|pair| pair.off().abs()).fold(0.0, f64::max)
 }

@@ -14,7 +14,7 @@ use crate::capacity::spike::moments::Recovery;
 use crate::capacity::spike::{doubts, simulated};
 use crate::capacity::throughput::Throughput;
 use crate::clock::Nanos;
-use crate::curve::service_law::FittedLaw;
+use crate::curve::service_law::{FittedLaw, LevelCalls};
 use crate::queueing::fleet::clients::Clients;
 use crate::queueing::fleet::simulation::Fleet;
 use crate::record::finding::Finding;
@@ -41,6 +41,8 @@ pub struct Question<'a> {
     pub measured_replicas: u32,
     /// How long calls are.
     pub lengths: CallLengths,
+    /// Calls of its levels.
+    pub calls: LevelCalls,
     /// Who serves: its law is the fitted one.
     pub fleet: Fleet,
     /// Which requirement of the plan it was sized for; `None`: its size was given.
@@ -165,9 +167,9 @@ impl Litmus {
     /// Simulates all of it; `told` hears what is being done.
     #[must_use]
     pub fn of(question: &Question<'_>, told: &mut dyn FnMut(&str)) -> Self {
-        let Question { run, plan, slo, service, lengths, course, spike_s, seed, .. } = question;
+        let Question { run, plan, slo, service, lengths, calls, course, spike_s, seed, .. } = question;
         told("the levels that the law was not fitted to");
-        let checked = check::levels(run, service, question.measured_replicas, slo, lengths);
+        let checked = check::levels(run, service, question.measured_replicas, lengths, calls);
         let slower_by = 1.0 + service.error().max(check::speed_error(&checked));
         let subject = Subject { fleet: question.fleet, average: course.average, slo, lengths, seed: *seed };
         let careful = subject.slower(slower_by);

@@ -3,6 +3,7 @@
 use anyhow::Context;
 
 use crate::cli::exit::{Exit, ExitWith};
+use crate::queueing::bands::TokenPrices;
 use crate::queueing::law::{BatchingLaw, ServiceLaw, ServiceTime};
 
 /// What a law looks like.
@@ -21,6 +22,7 @@ pub(super) fn named(name: &str) -> anyhow::Result<ServiceLaw> {
             per_sequence_s: 0.000_04,
             per_prefill_token_s: 0.000_035,
             per_kv_token_s: 0.0,
+            per_token_s: TokenPrices::default(),
             max_batch: 256,
             chunk_tokens: 2048,
             kv_tokens: 800_000,

@@ -7,7 +7,9 @@ use crate::cli::exit::{Exit, ExitWith};
 use crate::cli::plan::sustained;
 use crate::cli::runs;
 use crate::cli::terminal::Terminal;
-use crate::curve::service_law::Alone;
+use crate::curve::service_law::LevelCalls;
+use crate::curve::service_law::alone::Alone;
+use crate::queueing::fleet::calls::Arrival;
 use crate::record::level::{LevelRecord, Offered};
 use crate::record::request::{Ending, RequestRecord};
 use crate::record::run::RunRecord;
@@ -28,6 +30,8 @@ pub(super) struct Evidence {
     pub(super) alone: Vec<Alone>,
     /// Prompt and answer of calls that completed.
     pub(super) lengths: Vec<(u32, u32)>,
+    /// Calls of its valid levels.
+    pub(super) calls: LevelCalls,
 }
 
 pub(super) fn of_run(name: &str, slo: Option<&Slo>, out: &Terminal) -> anyhow::Result<Evidence> {
@@ -37,16 +41,29 @@ pub(super) fn of_run(name: &str, slo: Option<&Slo>, out: &Terminal) -> anyhow::R
     let slo = slo.or(run.slo.as_ref()).cloned().ok_or_else(none).exit_with(Exit::BadInput)?;
     let log = folder.join(REQUEST_LOG);
     let (mut alone, mut lengths) = (Vec::new(), Vec::new());
+    let mut calls = LevelCalls::new();
     if log.is_file() {
         for logged in Requests::open(&log)? {
             let logged = logged?;
             let Some(level) = run.levels.iter().find(|level| level.index == logged.level) else { continue };
             note(level, &logged.request, &mut alone, &mut lengths);
+            if level.verdict.is_valid() {
+                calls.entry(level.index).or_default().push(arrival(&logged.request));
+            }
         }
     } else {
         tracing::warn!("the run kept no request log: lengths of calls are drawn from the quantiles that it kept");
     }
-    Ok(Evidence { run, slo, throughput, alone, lengths })
+    // They are logged as they end.
+    calls.values_mut().for_each(|calls| calls.sort_by_key(|call| call.at));
+    Ok(Evidence { run, slo, throughput, alone, lengths, calls })
+}
+
+/// A request as it came; one that was cut short as it was asked for.
+fn arrival(request: &RequestRecord) -> Arrival {
+    let prompt = request.prompt_tokens.saturating_sub(request.cached_tokens).max(1);
+    let tokens = if request.ending == Ending::Completed { request.output_tokens } else { request.requested_tokens };
+    Arrival { at: request.intended, prompt, tokens: tokens.max(1) }
 }
 
 fn note(level: &LevelRecord, request: &RequestRecord, alone: &mut Vec<Alone>, lengths: &mut Vec<(u32, u32)>) {

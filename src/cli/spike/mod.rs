@@ -31,14 +31,15 @@ pub fn run(args: &SpikeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let plan = planned(&args.fleet, &args.demand, &args.run, evidence.throughput)?;
     let gpus_per_replica = plan.inputs.gpus_per_replica.get();
     let measured_replicas = (run.target.devices / gpus_per_replica).max(1);
-    let service = service_law::fit(run, f64::from(measured_replicas), &evidence.alone)?;
+    let lengths = CallLengths::of_run(run, evidence.lengths);
+    let service = service_law::fit(run, measured_replicas, &evidence.alone, &evidence.calls, &|seed, k| lengths.of_call(seed, k))?;
     let (replicas, sized_for) = sized(args, &plan)?;
     let average = plan.inputs.average.value * plan.inputs.recompute.value;
     let course = Course::litmus(average.get(), &args.course.times, args.course.lengths());
     let fleet = fleet(args, &service, replicas, &plan)?;
     if args.live {
         let asked = live::Asked { plan: &plan, slo: &evidence.slo, service: &service, measured_replicas, replicas };
-        return live::run(args, &asked, run, CallLengths::of_run(run, evidence.lengths), format, out);
+        return live::run(args, &asked, run, lengths, format, out);
     }
     let mut told = |what: &str| {
         if out.progress() != Progress::Silent {
@@ -49,7 +50,8 @@ pub fn run(args: &SpikeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
         run,
         plan: &plan,
         slo: &evidence.slo,
-        lengths: CallLengths::of_run(run, evidence.lengths),
+        lengths,
+        calls: evidence.calls,
         service,
         measured_replicas,
         fleet,

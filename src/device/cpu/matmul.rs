@@ -10,6 +10,7 @@ use half::bf16;
 use pulp::Arch;
 
 use crate::device::cpu::matmul_pack::{self, Line};
+use crate::device::cpu::matmul_portable::By;
 use crate::device::cpu::threads::Threads;
 use crate::device::cpu::vectorised::vectorised;
 use crate::device::cpu::weights::{CpuMatrix, Rows};
@@ -19,7 +20,7 @@ use crate::device::error::DeviceError;
 #[cfg(target_arch = "x86_64")]
 use crate::device::cpu::matmul_avx512::{self as avx512, Few, Paired, Pairs, Single};
 
-/// From so many rows on the `gemm` crate, which rearranges the weights, is faster than kernels that leave them where they are:
+/// From so many rows on the `gemm` crate, which rearranges the weights, is faster than AVX-512 kernels that leave them where they are:
 /// by a tenth at 512 rows, where at 32 it takes half as long again.
 const MANY: usize = 256;
 /// Outputs are shared out in whole multiples of this, which every kernel's tile divides.
@@ -181,8 +182,9 @@ pub(super) fn matmul(
         return Ok(());
     }
     let _ = packed;
+    let by = if kernels.avx512 { By::Crate } else { By::Tiles };
     // SAFETY: each thread is given outputs of its own.
-    all(&|stored, first| unsafe { matmul_portable::product(kernels.arch, x, stored, first, columns) });
+    all(&|stored, first| unsafe { matmul_portable::product(kernels.arch, by, x, stored, first, columns) });
     add_bias(bias, out);
     Ok(())
 }

@@ -12,6 +12,7 @@ mod matmul;
 mod matmul_avx512;
 mod matmul_pack;
 mod matmul_portable;
+mod matmul_tiles;
 mod memory;
 mod norm;
 pub mod rope;

@@ -7,6 +7,7 @@ use crate::clock::Nanos;
 use crate::queueing::fleet::calls::{Arrival, CallId, Calls, Ending, NOWHERE};
 use crate::queueing::fleet::clients::Waits;
 use crate::queueing::fleet::leaping::{Leaping, Stage, Work};
+use crate::queueing::fleet::loads::Loads;
 use crate::queueing::fleet::routing::Router;
 use crate::queueing::fleet::scaling::Scaler;
 use crate::queueing::fleet::simulation::{Fleet, State, Witness};
@@ -27,8 +28,6 @@ pub(super) enum Next {
 #[derive(Debug)]
 struct Place {
     serving: Leaping,
-    /// Calls that it has.
-    load: u32,
     /// The event that is filed for it.
     filed: Nanos,
 }
@@ -39,8 +38,7 @@ pub(super) struct Simulation<'a, W> {
     fleet: &'a Fleet,
     pub(super) calls: Calls,
     places: Vec<Place>,
-    /// Replicas that take calls.
-    ready: Vec<u32>,
+    loads: Loads,
     /// When replicas that were asked for are ready.
     starting: VecDeque<Nanos>,
     router: Router,
@@ -66,7 +64,7 @@ impl<'a, W: Witness> Simulation<'a, W> {
             fleet,
             calls: Calls::default(),
             places: Vec::new(),
-            ready: Vec::new(),
+            loads: Loads::default(),
             starting: VecDeque::new(),
             router: Router::new(fleet.routing, seed),
             waits: Waits::new(fleet.clients, seed),
@@ -89,8 +87,8 @@ impl<'a, W: Witness> Simulation<'a, W> {
     }
 
     fn add_replica(&mut self) {
-        self.ready.push(self.places.len() as u32);
-        self.places.push(Place { serving: Leaping::new(self.fleet.law), load: 0, filed: Nanos::MAX });
+        self.loads.open();
+        self.places.push(Place { serving: Leaping::new(self.fleet.law), filed: Nanos::MAX });
     }
 
     /// What happens first; at equal times what frees room before what takes it.
@@ -165,7 +163,7 @@ impl<'a, W: Witness> Simulation<'a, W> {
         let running: usize = self.places.iter().map(|place| place.serving.running()).sum();
         State {
             at: now,
-            ready: self.ready.len() as u32,
+            ready: self.loads.ready().len() as u32,
             waiting: waiting as u64 + u64::from(self.held_now),
             running: running as u64,
             tries: self.tries,
@@ -177,16 +175,16 @@ impl<'a, W: Witness> Simulation<'a, W> {
     fn send(&mut self, now: Nanos, call: CallId) {
         self.tries += 1;
         self.waits.sent(now, call);
-        let places = &self.places;
-        let chosen = if self.held_now > 0 { None } else { self.router.choose(&self.ready, |replica| places[replica as usize].load) };
-        let has_room = |replica: &u32| self.fleet.in_flight_per_replica.is_none_or(|most| places[*replica as usize].load < most);
+        let (places, loads) = (&self.places, &self.loads);
+        let chosen = if self.held_now > 0 { None } else { self.router.choose(loads) };
+        let has_room = |replica: &u32| self.fleet.in_flight_per_replica.is_none_or(|most| loads.of(*replica) < most);
         let queue = self.fleet.waiting_per_replica;
         match chosen.filter(has_room) {
             Some(replica) if queue.is_none_or(|most| (places[replica as usize].serving.waiting() as u32) < most) => {
                 self.hand(now, call, replica);
             }
             None if (self.fleet.in_flight_per_replica.is_some() || !self.starting.is_empty())
-                && queue.is_none_or(|most| self.held_now < most.saturating_mul(self.ready.len().max(1) as u32)) =>
+                && queue.is_none_or(|most| self.held_now < most.saturating_mul(loads.ready().len().max(1) as u32)) =>
             {
                 self.held.push_back(call);
                 self.held_now += 1;
@@ -200,8 +198,8 @@ impl<'a, W: Witness> Simulation<'a, W> {
         let open = self.calls.get(call);
         open.replica = replica;
         let work = Work { call, prompt: open.prompt, tokens: open.tokens };
+        self.loads.change(replica, self.loads.of(replica) + 1);
         let place = &mut self.places[replica as usize];
-        place.load += 1;
         let stages = &mut self.stages;
         place.serving.arrive(now, work, &mut |at, call, stage| stages.push((at, call, stage)));
         self.follow_up(now, replica);
@@ -227,7 +225,7 @@ impl<'a, W: Witness> Simulation<'a, W> {
             let current = self.calls.is_current(call);
             match stage {
                 Stage::Completed => {
-                    self.places[replica as usize].load -= 1;
+                    self.loads.change(replica, self.loads.of(replica) - 1);
                     freed = true;
                     if current {
                         let ended = self.calls.close(call, at + self.fleet.overhead, Ending::Completed);
@@ -262,10 +260,10 @@ impl<'a, W: Witness> Simulation<'a, W> {
 
     /// A replica takes from those that wait before the fleet what it has room for.
     fn serve_held(&mut self, now: Nanos, replica: u32) {
-        if !self.ready.contains(&replica) {
+        if !self.loads.is_ready(replica) {
             return;
         }
-        while self.fleet.in_flight_per_replica.is_none_or(|most| self.places[replica as usize].load < most) {
+        while self.fleet.in_flight_per_replica.is_none_or(|most| self.loads.of(replica) < most) {
             let Some(call) = self.held.pop_front() else { return };
             if self.calls.is_current(call) {
                 self.held_now -= 1;
@@ -280,9 +278,8 @@ impl<'a, W: Witness> Simulation<'a, W> {
         if replica == NOWHERE {
             self.held_now -= 1;
         } else if self.fleet.clients.abort_is_seen {
-            let place = &mut self.places[replica as usize];
-            place.load -= 1;
-            place.serving.give_up(now, call);
+            self.loads.change(replica, self.loads.of(replica) - 1);
+            self.places[replica as usize].serving.give_up(now, call);
             self.file(replica);
         }
         self.fail(now, call, Ending::TimedOut);
@@ -304,7 +301,7 @@ impl<'a, W: Witness> Simulation<'a, W> {
     }
 
     fn scale(&mut self, now: Nanos) {
-        let have = (self.ready.len() + self.starting.len()) as u32;
+        let have = (self.loads.ready().len() + self.starting.len()) as u32;
         let Some(scaler) = &mut self.scaler else { return };
         let want = scaler.look(now, have, self.tries, self.calls.count() as u64);
         for _ in have..want {
@@ -313,7 +310,7 @@ impl<'a, W: Witness> Simulation<'a, W> {
         for _ in want..have {
             // What has not begun is not begun; else the newest takes no more calls and ends with those it has.
             if self.starting.pop_back().is_none() {
-                self.ready.pop();
+                self.loads.close_newest();
             }
         }
     }
@@ -322,12 +319,13 @@ impl<'a, W: Witness> Simulation<'a, W> {
     fn lose(&mut self, now: Nanos) {
         let Some((_, count)) = self.loss.take() else { return };
         for _ in 0..count {
-            let Some(replica) = self.ready.pop() else { break };
+            let Some(replica) = self.loads.close_newest() else { break };
             for call in self.calls.on(replica) {
                 self.fail(now, call, Ending::Lost);
             }
             let place = &mut self.places[replica as usize];
-            (place.serving, place.load, place.filed) = (Leaping::new(self.fleet.law), 0, Nanos::MAX);
+            (place.serving, place.filed) = (Leaping::new(self.fleet.law), Nanos::MAX);
+            self.loads.change(replica, 0);
         }
     }
 }

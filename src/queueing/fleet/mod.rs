@@ -7,6 +7,7 @@ pub mod calls;
 pub mod clients;
 mod events;
 pub mod leaping;
+mod loads;
 pub mod routing;
 pub mod scaling;
 pub mod simulation;

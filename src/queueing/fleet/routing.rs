@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::queueing::fleet::loads::Loads;
 use crate::rng;
 
 /// How a router chooses.
@@ -61,27 +62,25 @@ impl Router {
         Self { routing, seed: rng::derive(seed, "routing"), routed: 0 }
     }
 
-    /// The chosen one of `ready`; `load` tells how many calls a replica has. `None` where none is ready.
-    pub(super) fn choose(&mut self, ready: &[u32], load: impl Fn(u32) -> u32) -> Option<u32> {
+    /// The chosen one; `None` where none takes calls.
+    pub(super) fn choose(&mut self, loads: &Loads) -> Option<u32> {
+        let ready = loads.ready();
         let count = ready.len() as u64;
         if count == 0 {
             return None;
         }
         let number = self.routed;
         self.routed += 1;
+        let in_turn = ready[(number % count) as usize];
         match self.routing {
-            Routing::RoundRobin => Some(ready[(number % count) as usize]),
+            Routing::RoundRobin => Some(in_turn),
             // In turn among equals, so that idle replicas share the work.
-            Routing::LeastLoaded => {
-                let from = (number % count) as usize;
-                let (tail, head) = (&ready[from..], &ready[..from]);
-                tail.iter().chain(head).copied().min_by_key(|replica| load(*replica))
-            }
+            Routing::LeastLoaded => loads.least_from(in_turn),
             Routing::PowerOfTwo => {
                 let drawn = rng::at(self.seed, number);
                 let one = ready[(((drawn >> 32) * count) >> 32) as usize];
                 let other = ready[(((drawn & 0xffff_ffff) * count) >> 32) as usize];
-                Some(if load(other) < load(one) { other } else { one })
+                Some(if loads.of(other) < loads.of(one) { other } else { one })
             }
         }
     }

@@ -144,15 +144,21 @@ fn with_retries(retries: &WithRetries) -> String {
 fn grounds(litmus: &Litmus) -> Vec<(&'static str, String)> {
     let law = &litmus.service.law;
     let cost = |seconds: f64| format!("{} ms", three(1e3 * seconds));
-    let mut costs = vec![
-        format!("a step {}", cost(law.step_s)),
-        format!("each sequence {}", cost(law.per_sequence_s)),
-        format!("a thousand prompt tokens {}", cost(1e3 * law.per_prefill_token_s)),
+    let prices = law.per_token_s.steps().map(|(price, last)| match last {
+        Some(last) => format!("{} to the {last}th", cost(1e3 * price)),
+        None => format!("{} beyond", cost(1e3 * price)),
+    });
+    let prices = prices.collect::<Vec<_>>().join(", ");
+    let costs = [
+        ("a step", law.step_s, cost(law.step_s)),
+        ("each sequence", law.per_sequence_s, cost(law.per_sequence_s)),
+        ("a thousand prompt tokens", law.per_prefill_token_s, cost(1e3 * law.per_prefill_token_s)),
+        ("a thousand cached tokens", law.per_kv_token_s, cost(1e3 * law.per_kv_token_s)),
+        ("a thousand tokens of a step", law.per_token_s.of(u64::MAX), prices),
+        ("the way", litmus.service.overhead.as_secs_f64(), cost(litmus.service.overhead.as_secs_f64())),
     ];
-    if law.per_kv_token_s > 0.0 {
-        costs.push(format!("a thousand cached tokens {}", cost(1e3 * law.per_kv_token_s)));
-    }
-    costs.push(format!("the way {}", cost(litmus.service.overhead.as_secs_f64())));
+    let costs: Vec<String> =
+        costs.into_iter().filter(|(_, seconds, _)| *seconds > 0.0).map(|(what, _, cost)| format!("{what} {cost}")).collect();
     let limits = format!(
         "at most {} sequences and {} tokens in a step, {} tokens in the cache",
         grouped(f64::from(law.max_batch)),
