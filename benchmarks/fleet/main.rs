@@ -77,7 +77,7 @@ fn answered(question: &Question) -> Result<Value, Box<dyn Error>> {
     if question.smallest {
         return Ok(json!({ "smallest": subject.smallest_fleet(rate, seconds, replicas) }));
     }
-    let phase = |name: &str, seconds| Phase { name: name.to_owned(), times: 1.0, seconds };
+    let phase = |name: &str, seconds| Phase::steady(name, 1.0, seconds);
     let course = Course { average: rate, phases: vec![phase("before", BEFORE_S), phase("judged", seconds)] };
     let trial = simulated::trial(&fleet, &course, &slo, &lengths, question.seed);
     Ok(told(&trial.phases[1]))

@@ -135,11 +135,8 @@ pub enum NoDemand {
 /// # Errors
 /// When the demand holds no rates.
 pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> Result<PlanInputs, NoDemand> {
-    let windows = |window: PeakWindow| {
-        let found = demand.rates.iter().find(|rates| rates.window_s as u64 == window.seconds());
-        found.ok_or_else(|| NoDemand::Empty(file.to_owned()))
-    };
-    let rates = windows(peak.window)?;
+    let empty = || NoDemand::Empty(file.to_owned());
+    let rates = windows(demand, peak.window).ok_or_else(empty)?;
     let wrong = |wrong| NoDemand::Rate { file: file.to_owned(), wrong };
     let logged = || Provenance::Logged { file: file.to_owned() };
     let multiplier = demand.recompute.and_then(|found| found.multiplier());
@@ -150,8 +147,7 @@ pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> R
         (LogKind::VisibleRequests, _) => None,
     };
     let visible = |rps: f64| VisibleRate::new(rps / recompute.map_or(1.0, RecomputeMultiplier::get)).map_err(wrong);
-    // Whichever peak is asked for: hours that the log covers in part would make it too low.
-    let average = visible(windows(PeakWindow::Minute)?.mean_rps)?;
+    let average = visible(mean_rate(demand).ok_or_else(empty)?)?;
     let incident = demand.recompute.and_then(|found| found.incident_multiplier());
     let incident = incident.map(RecomputeMultiplier::new).transpose().map_err(wrong)?;
     let scenarios = inputs
@@ -187,6 +183,17 @@ pub fn apply(demand: &Demand, file: &str, peak: PeakOf, inputs: PlanInputs) -> R
         doubts: inputs.doubts.into_iter().chain(doubts).collect(),
         ..inputs
     })
+}
+
+fn windows(demand: &Demand, window: PeakWindow) -> Option<&WindowRates> {
+    demand.rates.iter().find(|rates| rates.window_s as u64 == window.seconds())
+}
+
+/// The mean rate that plans are made with, lines of the log/s, whichever peak they are for: hours that the log covers in part would
+/// make it too low.
+#[must_use]
+pub fn mean_rate(demand: &Demand) -> Option<f64> {
+    Some(windows(demand, PeakWindow::Minute)?.mean_rps)
 }
 
 /// A line of a log of visible requests is an outcome by itself.

@@ -155,9 +155,21 @@ impl FleetArgs {
         };
         let told = of_file.peak_of.as_deref().map(str::parse).transpose();
         let peak_of = self.peak_of.or(told.map_err(|error: NoSuchPeak| anyhow::anyhow!(error)).exit_with(Exit::BadInput)?);
-        let Some(path) = self.demand.as_ref().or(of_file.demand.as_ref()) else { return Ok(inputs) };
-        let demand = read_demand(path)?;
-        demand::apply(&demand, &path.display().to_string(), peak_of.unwrap_or_default(), inputs).exit_with(Exit::BadInput)
+        let Some((demand, name)) = self.demand_beside(&of_file)? else { return Ok(inputs) };
+        demand::apply(&demand, &name, peak_of.unwrap_or_default(), inputs).exit_with(Exit::BadInput)
+    }
+
+    /// The demand that is planned from, and its file; `None` where none is named.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn demand(&self) -> anyhow::Result<Option<(Demand, String)>> {
+        self.demand_beside(&self.file()?.map(|(file, _)| file).unwrap_or_default())
+    }
+
+    fn demand_beside(&self, file: &PlanFile) -> anyhow::Result<Option<(Demand, String)>> {
+        let path = self.demand.as_ref().or(file.demand.as_ref());
+        path.map(|path| Ok((read_demand(path)?, path.display().to_string()))).transpose()
     }
 }
 

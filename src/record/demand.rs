@@ -63,6 +63,10 @@ pub struct Demand {
     pub recompute: Option<Recompute>,
     /// Hours that had a call.
     pub hours: Vec<Hour>,
+    /// What the log's own spike looked like; `None` of a log that is shorter than a minute, where a warehouse counted, and in a demand
+    /// that was kept before this was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busiest: Option<BusiestStretch>,
     /// What a reader should know.
     pub findings: Vec<Finding>,
 }
@@ -112,6 +116,43 @@ pub struct WindowRates {
     pub poisson_peak_over_mean: f64,
     /// Variance over mean of the counts: 1 for Poisson.
     pub index_of_dispersion: f64,
+}
+
+/// The time around a log's busiest minute, in slices that are aligned to the clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusiestStretch {
+    /// When the first slice began, seconds since 1970 UTC.
+    pub start_s: i64,
+    /// Length of a slice, seconds.
+    pub slice_s: u32,
+    /// Calls of each slice in order of time, empty ones included: up to a quarter of an hour before the busiest minute and after it,
+    /// fewer at the log's ends.
+    pub calls: Vec<u64>,
+}
+
+impl BusiestStretch {
+    /// What a minute is, seconds.
+    pub const MINUTE_S: u32 = 60;
+
+    /// Slices of so many seconds: whole ones, one or more, as many as there are at most.
+    #[must_use]
+    pub fn slices_of(&self, seconds: f64) -> usize {
+        // A float-to-integer `as` saturates.
+        ((seconds / f64::from(self.slice_s)).ceil() as usize).clamp(1, self.calls.len().max(1))
+    }
+
+    /// Where the busiest stretch of so many slices begins, the first of several; 0 where there are no more.
+    #[must_use]
+    pub fn busiest(&self, slices: usize) -> usize {
+        let mut most = (0, 0);
+        for (at, window) in self.calls.windows(slices.max(1)).enumerate() {
+            let calls: u64 = window.iter().sum();
+            if calls > most.1 {
+                most = (at, calls);
+            }
+        }
+        most.0
+    }
 }
 
 /// A distribution; quantiles lie between values as `PERCENTILE_CONT` has them.

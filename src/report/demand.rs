@@ -1,6 +1,6 @@
 //! Demand found in a log, as text, markdown, CSV of its hours, and JSON.
 
-use crate::record::demand::{ConcurrencySource, Demand, Hour, Lengths, LoadBucket, LogKind, LogToldBy, WindowRates};
+use crate::record::demand::{BusiestStretch, ConcurrencySource, Demand, Hour, Lengths, LoadBucket, LogKind, LogToldBy, WindowRates};
 use crate::report::Look;
 use crate::report::grid::{Cell, Grid, Head, escaped};
 use crate::report::number::{grouped, three, three_or_none};
@@ -148,6 +148,21 @@ fn facts(demand: &Demand) -> Vec<(&'static str, String)> {
     }
     if let Some(cv) = demand.gap_cv {
         facts.push(("gaps", format!("coefficient of variation {}; Poisson arrivals have 1", three(cv))));
+    }
+    if let Some(stretch) = &demand.busiest {
+        let slices = stretch.slices_of(f64::from(BusiestStretch::MINUTE_S));
+        let at = stretch.busiest(slices);
+        let most: u64 = stretch.calls.iter().skip(at).take(slices).sum();
+        let kept_min = f64::from(stretch.slice_s) * stretch.calls.len() as f64 / 60.0;
+        facts.push((
+            "own spike",
+            format!(
+                "{} {noun} in the busiest minute, from {} UTC; {} min around it are kept for `spike --times own`",
+                grouped(most as f64),
+                date(stretch.start_s + at as i64 * i64::from(stretch.slice_s), "%Y-%m-%d %H:%M:%S"),
+                three(kept_min)
+            ),
+        ));
     }
     facts
 }

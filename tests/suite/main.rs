@@ -51,6 +51,7 @@ mod openai_threads;
 mod openai_tls;
 mod openai_tokenizer;
 mod ops;
+mod own_spike;
 mod plain_device;
 mod plan;
 mod plan_demand;

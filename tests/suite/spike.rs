@@ -5,7 +5,7 @@ use std::process::Output;
 use std::sync::OnceLock;
 
 use plimsoll::capacity::spike::answer::Subject;
-use plimsoll::capacity::spike::course::{Course, Lengths};
+use plimsoll::capacity::spike::course::{Course, Lengths, Phase};
 use plimsoll::capacity::spike::ledger::Ledger;
 use plimsoll::capacity::spike::lengths::CallLengths;
 use plimsoll::capacity::spike::moments::Recovery;
@@ -67,7 +67,7 @@ fn the_smallest_fleet_holds_and_one_replica_fewer_does_not() {
 
 #[test]
 fn a_fleet_is_back_when_the_last_broken_stretch_is_over_and_never_where_that_is_the_last_one() {
-    let course = Course::litmus(10.0, &[5.0], Lengths { before: 60.0, spike: 60.0, after: 120.0 });
+    let course = Course::litmus(10.0, [Phase::spike(5.0, 60.0)], Lengths { before: 60.0, after: 120.0 });
     let slo = slo("ttft:p90<100ms");
     let recovery = |broken_until_s: f64| {
         let mut ledger = Ledger::new(&course, &slo);
@@ -89,7 +89,8 @@ fn a_fleet_is_back_when_the_last_broken_stretch_is_over_and_never_where_that_is_
 
 #[test]
 fn a_course_offers_its_multiples_of_the_average() {
-    let course = Course::litmus(50.0, &[5.0, 10.0], Lengths { before: 100.0, spike: 200.0, after: 300.0 });
+    let spikes = [5.0, 10.0].map(|times| Phase::spike(times, 200.0));
+    let course = Course::litmus(50.0, spikes, Lengths { before: 100.0, after: 300.0 });
     let arrivals: Vec<f64> = course.schedule(9).map(Nanos::as_secs_f64).collect();
     for (index, phase) in course.phases.iter().enumerate() {
         let (from, to) = course.span(index);
@@ -115,7 +116,7 @@ fn quick_run(name: &str, law: &str, workload: &str, slo: &str) -> PathBuf {
 }
 
 /// The run that is shared by what follows.
-fn measured() -> &'static PathBuf {
+pub(crate) fn measured() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| quick_run("spike", "batching", "fixed:256:64", "ttft:p90<400ms,tpot:p90<20ms"))
 }

@@ -20,6 +20,16 @@ pub(super) fn of_counts(demand: &Demand) -> Vec<Finding> {
     sorted(found.into_iter().flatten().collect())
 }
 
+/// Of what a warehouse returned: rates of windows without their order.
+pub(super) fn own_spike_unknown() -> Finding {
+    Finding::new(
+        "own_spike_unknown",
+        Severity::Note,
+        "what the queries return does not tell what the log's busiest minute looked like",
+        "For `plimsoll spike --times own` give `plimsoll demand` the log itself",
+    )
+}
+
 fn sorted(mut found: Vec<Finding>) -> Vec<Finding> {
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     found

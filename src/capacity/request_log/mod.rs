@@ -3,6 +3,7 @@
 //! The capacity model's first two steps: the distribution instead of the average, and the recompute multiplier. Takes calls in
 //! order of time, one by one, and keeps counts: its memory does not grow with the log. Opens no file (`table` does).
 
+pub mod busiest;
 pub mod call;
 pub mod columns;
 pub mod concurrency;

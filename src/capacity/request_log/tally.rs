@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::capacity::request_log::busiest::BusiestTally;
 use crate::capacity::request_log::call::Call;
 use crate::capacity::request_log::columns::{Columns, Role};
 use crate::capacity::request_log::concurrency::ConcurrencyTally;
@@ -63,6 +64,7 @@ pub struct LogTally {
     windows: [Windows; 3],
     visible: [Windows; 3],
     hours: Hours,
+    busiest: BusiestTally,
     input: Counted,
     output: Counted,
     all_input: Counted,
@@ -121,6 +123,7 @@ impl LogTally {
             windows: WINDOWS_S.map(Windows::of_seconds),
             visible: WINDOWS_S.map(Windows::of_seconds),
             hours: Hours::default(),
+            busiest: BusiestTally::default(),
             input: Counted::default(),
             output: Counted::default(),
             all_input: Counted::default(),
@@ -154,6 +157,7 @@ impl LogTally {
             windows.add(call.at);
         }
         self.hours.add(call.at, call.succeeded());
+        self.busiest.add(call.at);
         let met = self.concurrency.add(call);
         self.peak.add(call.at, met);
         let (input, output) = (Call::told(call.input_tokens), Call::told(call.output_tokens));
@@ -252,6 +256,7 @@ impl LogTally {
             concurrency: self.concurrency.found(self.peak.best_most),
             recompute,
             hours,
+            busiest: self.busiest.found(),
             findings: Vec::new(),
         };
         demand.findings = findings::of(&demand, columns);

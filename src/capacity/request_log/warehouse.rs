@@ -181,9 +181,12 @@ impl Results {
             concurrency: self.concurrency(latency_unit_ms),
             recompute: self.recompute.filter(|_| is_calls).map(|all| with_incidents(all, &hours)),
             hours,
+            busiest: None,
             findings: Vec::new(),
         };
         demand.findings = findings::of_counts(&demand);
+        // A note: it goes last.
+        demand.findings.push(findings::own_spike_unknown());
         Ok(demand)
     }
 

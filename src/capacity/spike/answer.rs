@@ -56,21 +56,17 @@ impl<'a> Subject<'a> {
         Self { fleet: Fleet { law: self.fleet.law.slower(factor), ..self.fleet }, ..*self }
     }
 
-    /// Whether a spike of `times` the average that lasts `seconds` is within the SLO.
-    #[must_use]
-    pub fn stands(&self, times: f64, seconds: f64) -> bool {
-        self.stands_load(self.fleet.replicas, self.average * times, seconds)
-    }
-
-    /// Whether so many replicas hold the SLO while `calls_per_s` come for `seconds`, after a while of the average or of that, whichever
-    /// is less.
+    /// Whether so many replicas hold the SLO while `calls_per_s` come for `seconds`.
     #[must_use]
     pub fn stands_load(&self, replicas: u32, calls_per_s: f64, seconds: f64) -> bool {
-        let before = self.average.min(calls_per_s);
-        let seconds = tried_s(calls_per_s, seconds);
-        let phase = |name: &str, times, seconds| Phase { name: name.to_owned(), times, seconds };
-        let phases = vec![phase("before", before / calls_per_s, BEFORE_S), phase("spike", 1.0, seconds)];
-        let course = Course { average: calls_per_s, phases };
+        self.stands(replicas, &Phase::steady("spike", calls_per_s / self.average, seconds))
+    }
+
+    /// Whether so many replicas hold the SLO through a spike, after a while of the average or of its mean, whichever is less.
+    fn stands(&self, replicas: u32, spike: &Phase) -> bool {
+        let spike = spike.shortened(tried_s(self.average * spike.times, spike.seconds));
+        let before = Phase::steady("before", spike.times.min(1.0), BEFORE_S);
+        let course = Course { average: self.average, phases: vec![before, spike] };
         let fleet = Fleet { replicas, ..self.fleet };
         simulated::trial(&fleet, &course, self.slo, self.lengths, self.seed).phases[1].holds()
     }
@@ -78,11 +74,18 @@ impl<'a> Subject<'a> {
     /// The largest multiple of the average whose spike of `seconds` is within the SLO, to 2 %; `None`: the average itself is not.
     #[must_use]
     pub fn largest_multiple(&self, seconds: f64) -> Option<f64> {
-        if !self.stands(1.0, seconds) {
+        self.largest_factor(&Phase::spike(1.0, seconds))
+    }
+
+    /// How many times `spike` may come and be within the SLO, to 2 %; `None`: not even once.
+    #[must_use]
+    pub fn largest_factor(&self, spike: &Phase) -> Option<f64> {
+        let stands = |factor: f64| self.stands(self.fleet.replicas, &spike.scaled(factor));
+        if !stands(1.0) {
             return None;
         }
         let (mut holds, mut breaks) = (1.0, 2.0);
-        while self.stands(breaks, seconds) {
+        while stands(breaks) {
             (holds, breaks) = (breaks, breaks * 2.0);
             if holds >= MOST {
                 return Some(holds);
@@ -90,7 +93,7 @@ impl<'a> Subject<'a> {
         }
         while breaks / holds > 1.0 + NARROW {
             let middle = (holds * breaks).sqrt();
-            if self.stands(middle, seconds) {
+            if stands(middle) {
                 holds = middle;
             } else {
                 breaks = middle;

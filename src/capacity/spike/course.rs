@@ -1,4 +1,4 @@
-//! The course of a litmus test: the average, spikes of several times that, and back.
+//! The course of a litmus test: the average, spikes of several times that or in the shape of one that really happened, and back.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,15 +6,83 @@ use crate::clock::Nanos;
 use crate::workload::arrivals::{ArrivalProcess, Schedule};
 use crate::workload::rate_series::{RateSegment, RateSeries, Then};
 
-/// A stretch of steady load.
+/// A fleet must carry the busiest minute of a phase, whatever its mean.
+const MINUTE_S: f64 = 60.0;
+
+/// A stretch of load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
     /// Such as `5x`.
     pub name: String,
-    /// Multiple of the average, above 0.
+    /// Multiple of the average, above 0; of a phase with a shape the mean of it.
     pub times: f64,
     /// Length, seconds, above 0.
     pub seconds: f64,
+    /// Multiples of the average in equal slices of it, each 0 or more; empty where its load is steady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shape: Vec<f64>,
+}
+
+impl Phase {
+    /// Of steady load.
+    #[must_use]
+    pub fn steady(name: impl Into<String>, times: f64, seconds: f64) -> Self {
+        Self { name: name.into(), times, seconds, shape: Vec::new() }
+    }
+
+    /// A steady spike, such as `5x`.
+    #[must_use]
+    pub fn spike(times: f64, seconds: f64) -> Self {
+        Self::steady(format!("{times}x"), times, seconds)
+    }
+
+    /// Of so many multiples of the average one after another, each for `slice_s` seconds; one or more, and not all of them 0.
+    #[must_use]
+    pub fn shaped(name: impl Into<String>, shape: Vec<f64>, slice_s: f64) -> Self {
+        let times = shape.iter().sum::<f64>() / (shape.len() as f64).max(1.0);
+        Self { name: name.into(), times, seconds: slice_s * shape.len() as f64, shape }
+    }
+
+    /// The multiple of its busiest minute, or of all of it where it is shorter: what must be carried for it to be carried.
+    #[must_use]
+    pub fn peak_times(&self) -> f64 {
+        let a_minute = (MINUTE_S * self.shape.len() as f64 / self.seconds).round() as usize;
+        let slices = a_minute.clamp(1, self.shape.len().max(1));
+        let means = self.shape.windows(slices).map(|window| window.iter().sum::<f64>() / slices as f64);
+        means.fold(None, |most: Option<f64>, mean| Some(most.map_or(mean, |most| most.max(mean)))).unwrap_or(self.times)
+    }
+
+    /// The same with `factor` times the load.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let shape = self.shape.iter().map(|times| times * factor).collect();
+        Self { times: self.times * factor, shape, ..self.clone() }
+    }
+
+    /// No longer than `seconds`: of one with a shape the busiest part, in whole slices.
+    #[must_use]
+    pub fn shortened(&self, seconds: f64) -> Self {
+        if seconds >= self.seconds {
+            return self.clone();
+        }
+        if self.shape.is_empty() {
+            return Self { seconds, ..self.clone() };
+        }
+        let slice_s = self.seconds / self.shape.len() as f64;
+        let slices = ((seconds / slice_s).ceil() as usize).clamp(1, self.shape.len());
+        let load = |window: &&[f64]| window.iter().sum::<f64>();
+        let busiest = self.shape.windows(slices).max_by(|one, other| load(one).total_cmp(&load(other)));
+        Self::shaped(self.name.clone(), busiest.unwrap_or(&self.shape).to_vec(), slice_s)
+    }
+
+    /// As a rate that changes with time.
+    fn segments(&self) -> Vec<RateSegment> {
+        let steady = |seconds: f64, times: f64| RateSegment { seconds, from: times, to: times };
+        match self.shape.len() {
+            0 => vec![steady(self.seconds, self.times)],
+            slices => self.shape.iter().map(|times| steady(self.seconds / slices as f64, *times)).collect(),
+        }
+    }
 }
 
 /// Phases one after another.
@@ -26,32 +94,21 @@ pub struct Course {
     pub phases: Vec<Phase>,
 }
 
-/// How long each kind of phase lasts, seconds.
+/// How long the average lasts around the spikes, seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lengths {
     /// The average before the first spike.
     pub before: f64,
-    /// Each spike.
-    pub spike: f64,
     /// The average after the last one.
     pub after: f64,
 }
 
-impl Default for Lengths {
-    /// Method section 7: each spike 5 minutes, then back for 10.
-    fn default() -> Self {
-        Self { before: 120.0, spike: 300.0, after: 600.0 }
-    }
-}
-
 impl Course {
-    /// The average, each multiple in turn, and the average again.
+    /// The average, each spike in turn, and the average again.
     #[must_use]
-    pub fn litmus(average: f64, times: &[f64], lengths: Lengths) -> Self {
-        let phase = |name: String, times, seconds| Phase { name, times, seconds };
-        let spikes = times.iter().map(|times| phase(format!("{times}x"), *times, lengths.spike));
-        let before = std::iter::once(phase("average".to_owned(), 1.0, lengths.before));
-        let after = std::iter::once(phase("back".to_owned(), 1.0, lengths.after));
+    pub fn litmus(average: f64, spikes: impl IntoIterator<Item = Phase>, lengths: Lengths) -> Self {
+        let before = std::iter::once(Phase::steady("average", 1.0, lengths.before));
+        let after = std::iter::once(Phase::steady("back", 1.0, lengths.after));
         Self { average, phases: before.chain(spikes).chain(after).collect() }
     }
 
@@ -78,7 +135,7 @@ impl Course {
     /// Where the last phase above the average ends: what comes after must recover. `None` where there is none.
     #[must_use]
     pub fn spikes_end(&self) -> Option<Nanos> {
-        let last = self.phases.iter().rposition(|phase| phase.times > 1.0)?;
+        let last = self.phases.iter().rposition(|phase| phase.peak_times() > 1.0)?;
         Some(self.span(last).1)
     }
 
@@ -91,8 +148,7 @@ impl Course {
     /// Random arrivals at its rates, the same for the same seed; they end with it.
     #[must_use]
     pub fn schedule(&self, seed: u64) -> Schedule {
-        let segment = |phase: &Phase| RateSegment { seconds: phase.seconds, from: phase.times, to: phase.times };
-        let series = RateSeries { segments: self.phases.iter().map(segment).collect(), then: Then::Hold };
+        let series = RateSeries { segments: self.phases.iter().flat_map(Phase::segments).collect(), then: Then::Hold };
         let until = Nanos::from_secs_f64(self.seconds());
         Box::new(ArrivalProcess::Series(series).schedule(self.average, seed).take_while(move |at| *at < until))
     }

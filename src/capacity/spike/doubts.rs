@@ -4,6 +4,7 @@ use crate::capacity::plan::Plan;
 use crate::capacity::spike::expected::Expected;
 use crate::capacity::spike::litmus::{Litmus, LitmusVerdict};
 use crate::capacity::spike::moments::Recovery;
+use crate::capacity::spike::own;
 use crate::record::finding::{Finding, Severity};
 
 /// A law that is off by more than this share is no proof.
@@ -13,7 +14,7 @@ const LAW_OFF: f64 = 0.15;
 #[must_use]
 pub fn of(litmus: &Litmus, plan: &Plan) -> Vec<Finding> {
     let found = [law(litmus), tail(litmus), assumed(litmus), recovery(litmus), retries(litmus), disagreement(litmus), undersized(litmus)];
-    let mut findings: Vec<Finding> = found.into_iter().flatten().collect();
+    let mut findings: Vec<Finding> = found.into_iter().flatten().chain(own::shorter(&litmus.trial.course, litmus.spike_s)).collect();
     findings.extend(plan.findings.iter().filter(|finding| finding.severity > Severity::Note).cloned());
     findings
 }
@@ -113,7 +114,7 @@ fn disagreement(litmus: &Litmus) -> Option<Finding> {
         format!(
             "the plan says that {} ({:.3} calls/s) {}, and simulated it {}",
             expected.phase,
-            expected.calls_per_s,
+            expected.judged_calls_per_s(),
             expected.expected.word(),
             if fitted.holds() { "holds" } else { "breaks" }
         ),

@@ -1,6 +1,6 @@
 //! The litmus test of a plan on a simulated fleet: its expected verdict first, then the verdict, and what the fleet would stand.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::capacity::plan::Plan;
 use crate::capacity::requirement::Requirement;
@@ -11,7 +11,7 @@ use crate::capacity::spike::expected::Expected;
 use crate::capacity::spike::ledger::Trial;
 use crate::capacity::spike::lengths::CallLengths;
 use crate::capacity::spike::moments::Recovery;
-use crate::capacity::spike::{doubts, simulated};
+use crate::capacity::spike::{doubts, own, simulated};
 use crate::capacity::throughput::Throughput;
 use crate::clock::Nanos;
 use crate::curve::service_law::{FittedLaw, LevelCalls};
@@ -56,12 +56,15 @@ pub struct Question<'a> {
 }
 
 /// What a plan says of a phase.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExpectedPhase {
     /// Which.
     pub phase: String,
-    /// Calls/s that come.
+    /// Calls/s that come; the mean of a phase with a shape.
     pub calls_per_s: f64,
+    /// Calls/s of its busiest minute, where it has a shape: it is judged by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_calls_per_s: Option<f64>,
     /// Its word.
     pub expected: Expected,
 }
@@ -71,10 +74,21 @@ impl ExpectedPhase {
     #[must_use]
     pub fn of_course(throughput: &Throughput, course: &Course, gpus: u64) -> Vec<Self> {
         let of = |phase: &Phase| {
-            let calls_per_s = course.average * phase.times;
-            Self { phase: phase.name.clone(), calls_per_s, expected: Expected::of(throughput, gpus as f64, calls_per_s) }
+            let peak_calls_per_s = course.average * phase.peak_times();
+            Self {
+                phase: phase.name.clone(),
+                calls_per_s: course.average * phase.times,
+                peak_calls_per_s: (!phase.shape.is_empty()).then_some(peak_calls_per_s),
+                expected: Expected::of(throughput, gpus as f64, peak_calls_per_s),
+            }
         };
         course.phases.iter().map(of).collect()
+    }
+
+    /// Calls/s that it is judged by.
+    #[must_use]
+    pub fn judged_calls_per_s(&self) -> f64 {
+        self.peak_calls_per_s.unwrap_or(self.calls_per_s)
     }
 }
 
@@ -153,6 +167,9 @@ pub struct Litmus {
     pub slower: Trial,
     /// The largest multiple of the average within the SLO; `None`: the average is not.
     pub largest_multiple: Both<Option<f64>>,
+    /// How many times the log's own spike is within it, where the course has it; `None`: not even once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_own: Option<Both<Option<f64>>>,
     /// Seconds of the spikes that it and the scenarios were tried with.
     pub spike_s: f64,
     /// The scenarios of the plan.
@@ -178,6 +195,8 @@ impl Litmus {
         let slower = simulated::trial(&careful.fleet, course, slo, lengths, *seed);
         told("the largest spike");
         let largest_multiple = Both { fitted: subject.largest_multiple(*spike_s), slower: careful.largest_multiple(*spike_s) };
+        let own = own::in_course(course);
+        let largest_own = own.map(|own| Both { fitted: subject.largest_factor(own), slower: careful.largest_factor(own) });
         let scenario = |row: &Requirement| {
             told(&row.name);
             let guess = u32::try_from(row.fleet.replicas).unwrap_or(u32::MAX);
@@ -216,6 +235,7 @@ impl Litmus {
             trial,
             slower,
             largest_multiple,
+            largest_own,
             spike_s: *spike_s,
             scenarios,
             retries,

@@ -6,6 +6,7 @@ use crate::capacity::spike::check::Pair;
 use crate::capacity::spike::expected::Expected;
 use crate::capacity::spike::ledger::Trial;
 use crate::capacity::spike::litmus::ExpectedPhase;
+use crate::capacity::spike::own;
 use crate::capacity::spike::phases::{PhaseHeld, Quantiles};
 use crate::record::finding::{Finding, Severity};
 
@@ -77,6 +78,8 @@ pub struct LiveLitmus {
     pub driven_gpus: u32,
     /// Calls/s on average for each GPU of the plan.
     pub average_calls_per_s_per_gpu: f64,
+    /// Seconds of a spike that were asked for.
+    pub spike_s: f64,
     /// What the plan says of each phase, before it was driven.
     pub expected: Vec<ExpectedPhase>,
     /// What the fitted law makes of the course.
@@ -120,7 +123,7 @@ pub fn compare(measured: &Trial, simulated: &Trial) -> Vec<ComparedPhase> {
 /// What is to be said of it.
 #[must_use]
 pub fn findings(live: &LiveLitmus) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = own::shorter(&live.measured.course, live.spike_s).into_iter().collect();
     if u64::from(live.driven_gpus) < live.planned_gpus {
         findings.push(Finding::new(
             "part_of_the_fleet",
@@ -144,7 +147,7 @@ pub fn findings(live: &LiveLitmus) -> Vec<Finding> {
             format!(
                 "the plan says that {} ({:.3} calls/s) {}, and it {}",
                 expected.phase,
-                expected.calls_per_s,
+                expected.judged_calls_per_s(),
                 expected.expected.word(),
                 if phase.holds() { "holds" } else { "breaks" }
             ),

@@ -13,5 +13,6 @@ pub mod lengths;
 pub mod litmus;
 pub mod live;
 pub mod moments;
+pub mod own;
 pub mod phases;
 pub mod simulated;

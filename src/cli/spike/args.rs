@@ -1,9 +1,11 @@
 //! What `spike` is asked.
 
 use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::capacity::spike::course::Lengths;
+use crate::capacity::spike::course::{Course, Lengths, Phase};
+use crate::capacity::spike::own;
 use crate::cli::bench::args::TargetKind;
 use crate::cli::demand::options::read_share;
 use crate::cli::exit::{Exit, ExitWith};
@@ -67,14 +69,31 @@ pub struct SpikeArgs {
     pub(super) fleet: FleetArgs,
 }
 
+/// A spike, as it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Spike {
+    /// So many times the average.
+    Times(f64),
+    /// The one that the log had.
+    Own,
+}
+
+impl FromStr for Spike {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().eq_ignore_ascii_case(own::NAME) { Ok(Self::Own) } else { read_multiple(text).map(Self::Times) }
+    }
+}
+
 /// What comes when.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Course")]
 pub(super) struct CourseArgs {
-    /// Spikes, as multiples of the average
-    #[arg(long, value_name = "MULTIPLE,...", value_delimiter = ',', default_value = "5,10", value_parser = read_multiple)]
-    pub(super) times: Vec<f64>,
-    /// Length of each spike
+    /// Spikes, as multiples of the average; `own` is the log's own, from the `--demand` that plans are made with
+    #[arg(long, value_name = "MULTIPLE|own,...", value_delimiter = ',', default_value = "5,10")]
+    times: Vec<Spike>,
+    /// Length of each spike; of the log's own the busiest part
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = length_of_time::read)]
     spike_for: Duration,
     /// Length of the average before them
@@ -87,7 +106,25 @@ pub(super) struct CourseArgs {
 
 impl CourseArgs {
     pub(super) fn lengths(&self) -> Lengths {
-        Lengths { before: self.before_for.as_secs_f64(), spike: self.spike_s(), after: self.after_for.as_secs_f64() }
+        Lengths { before: self.before_for.as_secs_f64(), after: self.after_for.as_secs_f64() }
+    }
+
+    /// Its spikes in order.
+    ///
+    /// # Errors
+    /// When the log's own is asked for, and the demand of `fleet` does not tell it.
+    pub(super) fn spikes(&self, fleet: &FleetArgs) -> anyhow::Result<Vec<Phase>> {
+        let phase = |spike: &Spike| match spike {
+            Spike::Times(times) => Ok(Phase::spike(*times, self.spike_s())),
+            Spike::Own => self.own(fleet),
+        };
+        self.times.iter().map(phase).collect()
+    }
+
+    fn own(&self, fleet: &FleetArgs) -> anyhow::Result<Phase> {
+        let none = || anyhow::anyhow!("`--times own` is the spike of a log, and there is none. Give its demand with `--demand`");
+        let (demand, file) = fleet.demand()?.ok_or_else(none).exit_with(Exit::Usage)?;
+        own::phase(&demand, &file, self.spike_s()).exit_with(Exit::BadInput)
     }
 
     pub(super) fn spike_s(&self) -> f64 {
@@ -133,17 +170,11 @@ impl BehaviourArgs {
         }
     }
 
-    pub(super) fn loss(&self, course: &CourseArgs) -> anyhow::Result<Option<(Nanos, u32)>> {
-        if self.lose_replicas == 0 {
-            return Ok(None);
-        }
-        let spikes = course.times.len() as f64;
-        if spikes == 0.0 {
-            return Err(anyhow::anyhow!("there is no spike to lose replicas in. Give one with `--times`")).exit_with(Exit::Usage);
-        }
-        let lengths = course.lengths();
-        let at = lengths.before + (spikes - 0.5) * lengths.spike;
-        Ok(Some((Nanos::from_secs_f64(at), self.lose_replicas)))
+    /// In the middle of the last spike, which comes before the average again.
+    pub(super) fn loss(&self, course: &Course) -> Option<(Nanos, u32)> {
+        let (from, to) = course.span(course.phases.len().saturating_sub(2));
+        let middle = from.as_secs_f64().midpoint(to.as_secs_f64());
+        (self.lose_replicas > 0).then_some((Nanos::from_secs_f64(middle), self.lose_replicas))
     }
 }
 

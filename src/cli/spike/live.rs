@@ -33,6 +33,8 @@ pub(super) struct Asked<'a> {
     pub(super) measured_replicas: u32,
     /// Of the plan.
     pub(super) replicas: u32,
+    /// At the load of the whole plan.
+    pub(super) course: &'a Course,
 }
 
 /// Drives the target, keeps what happened, and prints it beside what was simulated.
@@ -50,10 +52,9 @@ pub(super) fn run(
     let plan = asked.plan;
     let gpus_per_replica = plan.inputs.gpus_per_replica.get();
     let planned_gpus = u64::from(asked.replicas) * u64::from(gpus_per_replica);
-    let average = plan.inputs.average.value * plan.inputs.recompute.value;
     let driven_gpus = args.target_gpus.map_or(run.target.devices, std::num::NonZeroU32::get);
-    let average_per_gpu = average.get() / planned_gpus as f64;
-    let course = Course::litmus(average_per_gpu * f64::from(driven_gpus), &args.course.times, args.course.lengths());
+    let average_per_gpu = asked.course.average / planned_gpus as f64;
+    let course = Course { average: average_per_gpu * f64::from(driven_gpus), ..asked.course.clone() };
     let expected = ExpectedPhase::of_course(&plan.inputs.throughput, &course, u64::from(driven_gpus));
     let replicas = if args.target_gpus.is_some() { (driven_gpus / gpus_per_replica).max(1) } else { asked.measured_replicas };
     let fleet = Fleet { overhead: asked.service.overhead, ..Fleet::fixed(asked.service.law, replicas) };
@@ -83,6 +84,7 @@ pub(super) fn run(
         planned_gpus,
         driven_gpus,
         average_calls_per_s_per_gpu: average_per_gpu,
+        spike_s: args.course.spike_s(),
         expected,
         compared: live::compare(&driven.trial, &simulated),
         simulated,
@@ -113,7 +115,7 @@ fn foretell(expected: &[ExpectedPhase], simulated: &Trial, course: &Course, out:
         terminal::note(format_args!(
             "{:<8} {:>10.3} calls/s: the plan says {}, simulated it {simulated}",
             phase.phase,
-            phase.calls_per_s,
+            phase.judged_calls_per_s(),
             phase.expected.word()
         ));
     }

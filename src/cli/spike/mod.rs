@@ -35,10 +35,10 @@ pub fn run(args: &SpikeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let service = service_law::fit(run, measured_replicas, &evidence.alone, &evidence.calls, &|seed, k| lengths.of_call(seed, k))?;
     let (replicas, sized_for) = sized(args, &plan)?;
     let average = plan.inputs.average.value * plan.inputs.recompute.value;
-    let course = Course::litmus(average.get(), &args.course.times, args.course.lengths());
-    let fleet = fleet(args, &service, replicas, &plan)?;
+    let course = Course::litmus(average.get(), args.course.spikes(&args.fleet)?, args.course.lengths());
+    let fleet = fleet(args, &service, replicas, &plan, &course);
     if args.live {
-        let asked = live::Asked { plan: &plan, slo: &evidence.slo, service: &service, measured_replicas, replicas };
+        let asked = live::Asked { plan: &plan, slo: &evidence.slo, service: &service, measured_replicas, replicas, course: &course };
         return live::run(args, &asked, run, lengths, format, out);
     }
     let mut told = |what: &str| {
@@ -108,9 +108,9 @@ fn usual(plan: &Plan) -> &Requirement {
     }
 }
 
-fn fleet(args: &SpikeArgs, service: &FittedLaw, replicas: u32, plan: &Plan) -> anyhow::Result<Fleet> {
+fn fleet(args: &SpikeArgs, service: &FittedLaw, replicas: u32, plan: &Plan, course: &Course) -> Fleet {
     let per_replica = plan.inputs.throughput.planned.get() * f64::from(plan.inputs.gpus_per_replica.get());
-    Ok(Fleet {
+    Fleet {
         law: service.law,
         overhead: service.overhead,
         replicas,
@@ -119,6 +119,6 @@ fn fleet(args: &SpikeArgs, service: &FittedLaw, replicas: u32, plan: &Plan) -> a
         waiting_per_replica: args.behaviour.queue,
         clients: args.behaviour.clients(),
         scaling: args.scaling.of(replicas, per_replica),
-        loss: args.behaviour.loss(&args.course)?,
-    })
+        loss: args.behaviour.loss(course),
+    }
 }

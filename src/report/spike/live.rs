@@ -87,7 +87,8 @@ fn verdict(litmus: &LiveLitmus) -> (String, Tone) {
 
 fn facts(litmus: &LiveLitmus) -> Vec<(&'static str, String)> {
     let audit = &litmus.audit;
-    vec![
+    let mut facts: Vec<(&str, String)> = phases::own(&litmus.measured.course).into_iter().collect();
+    facts.extend([
         ("recovers", phases::recovery(litmus.measured.recovery)),
         ("simulated", format!("recovers {}", phases::recovery(litmus.simulated.recovery))),
         (
@@ -110,7 +111,8 @@ fn facts(litmus: &LiveLitmus) -> Vec<(&'static str, String)> {
             ),
         ),
         ("run", format!("{}, driven {}", litmus.run, litmus.created)),
-    ]
+    ]);
+    facts
 }
 
 fn compared(litmus: &LiveLitmus) -> Grid {

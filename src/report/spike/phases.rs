@@ -1,8 +1,10 @@
 //! The phases of a course in a table, and how it came back.
 
+use crate::capacity::spike::course::Course;
 use crate::capacity::spike::ledger::Trial;
 use crate::capacity::spike::litmus::ExpectedPhase;
 use crate::capacity::spike::moments::Recovery;
+use crate::capacity::spike::own;
 use crate::capacity::spike::phases::PhaseHeld;
 use crate::report::grid::{Cell, Grid, Head};
 use crate::report::number::{grouped, three, three_or_none};
@@ -29,7 +31,7 @@ pub(super) fn grid(expected: &[ExpectedPhase], trial: &Trial) -> Grid {
         let missed = phase.objectives.iter().map(|objective| objective.miss_share).fold(0.0, f64::max);
         grid.row(vec![
             Cell::new(&*phase.name),
-            Cell::new(three(expected.calls_per_s)),
+            Cell::new(offered(expected)),
             Cell::new(grouped(phase.calls as f64)),
             Cell::new(expected.expected.word()).toned(Tone::Faint),
             Cell::new(word).toned(tone),
@@ -42,6 +44,24 @@ pub(super) fn grid(expected: &[ExpectedPhase], trial: &Trial) -> Grid {
         ]);
     }
     grid
+}
+
+/// Of a phase with a shape the mean, and its busiest minute.
+fn offered(expected: &ExpectedPhase) -> String {
+    let mean = three(expected.calls_per_s);
+    expected.peak_calls_per_s.map_or_else(|| mean.clone(), |peak| format!("{mean}, peak {}", three(peak)))
+}
+
+/// What the log's own spike of a course is, in multiples of the average.
+pub(super) fn own(course: &Course) -> Option<(&'static str, String)> {
+    let own = own::in_course(course)?;
+    let says = format!(
+        "the busiest {} of the log: {}x the average over all of it, {}x in its busiest minute",
+        duration(own.seconds),
+        three(own.times),
+        three(own.peak_times())
+    );
+    Some(("own spike", says))
 }
 
 pub(super) fn verdict(phase: &PhaseHeld) -> (&'static str, Tone) {

@@ -121,6 +121,12 @@ fn answers(litmus: &Litmus) -> Vec<(&'static str, String)> {
         ),
         ("recovers", phases::recovery(litmus.trial.recovery)),
     ];
+    if let Some(own) = litmus.largest_own {
+        let factor = |factor: Option<f64>| factor.map_or_else(|| "not once".to_owned(), |times| format!("{} times", three(times)));
+        let says = format!("{} the log's own spike without a breach ({} under the slower law)", factor(own.fitted), factor(own.slower));
+        lines.insert(1, ("stands", says));
+        lines.splice(0..0, phases::own(&litmus.trial.course));
+    }
     for retries in &litmus.retries {
         lines.push(("retries", with_retries(retries)));
     }
