@@ -2,6 +2,7 @@
 //!
 //! The one place where the measuring and the judging wing meet.
 
+pub mod account;
 pub mod bandwidth;
 pub mod bench;
 pub mod ceiling;

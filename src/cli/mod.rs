@@ -139,7 +139,8 @@ fn bench_args_of(command: &[String]) -> anyhow::Result<bench::args::BenchArgs> {
 #[must_use]
 pub fn command() -> clap::Command {
     let codes = Exit::ALL.iter().map(|exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning())).collect::<String>();
-    Cli::command().mut_subcommand("bench", bench::args::refusing_beside_resume).after_long_help(format!("Exit codes:\n{codes}"))
+    let judged = Cli::command().mut_subcommand("spike", spike::args::judging_alone);
+    judged.mut_subcommand("bench", bench::args::refusing_beside_resume).after_long_help(format!("Exit codes:\n{codes}"))
 }
 
 /// Runs the program: `arguments` as the process got them, its name first.

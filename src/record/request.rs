@@ -179,6 +179,19 @@ impl RequestRecord {
         self.output_tokens = tokens;
     }
 
+    /// The same with every stamp counted from `begin`, which is no later than any of them.
+    #[must_use]
+    pub fn counted_from(mut self, begin: Nanos) -> Self {
+        let since = |at: Nanos| at.since(begin);
+        self.intended = since(self.intended);
+        self.end = since(self.end);
+        for stamp in [&mut self.sent, &mut self.admitted, &mut self.first_byte, &mut self.first_token, &mut self.last_token] {
+            *stamp = stamp.map(since);
+        }
+        self.chunks.iter_mut().for_each(|chunk| chunk.at = since(chunk.at));
+        self
+    }
+
     /// Whether all tokens arrived.
     #[must_use]
     pub fn completed(&self) -> bool {

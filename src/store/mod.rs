@@ -5,5 +5,7 @@
 
 pub mod atomic;
 pub mod lock;
+mod named;
 pub mod request_log;
 pub mod runs;
+pub mod spikes;

@@ -15,6 +15,7 @@ use crate::record::level::LevelRecord;
 use crate::record::run::{RunRecord, RunStatus};
 use crate::store::atomic::{self, WriteError};
 use crate::store::lock::{FolderLock, LockError};
+use crate::store::named::{self, Named};
 use crate::store::request_log::writer::OpenLogError;
 
 /// Every request of a run, one zstd frame a level.
@@ -78,9 +79,19 @@ pub enum StoreError {
         /// Where.
         folder: PathBuf,
     },
-    /// Several runs go by that name.
-    #[error("`{name}` fits {} runs: {}. Give more letters of the id", fits.len(), fits.join(", "))]
+    /// No litmus test goes by that name.
+    #[error("no litmus test `{name}` in `{}`. `spike --live` says where it keeps one; give its id, the first letters, `latest`, or a folder", folder.display())]
+    NoSpike {
+        /// What was asked for.
+        name: String,
+        /// Where.
+        folder: PathBuf,
+    },
+    /// Several go by that name.
+    #[error("`{name}` fits {} {what}: {}. Give more letters of the id", fits.len(), fits.join(", "))]
     Ambiguous {
+        /// Of what.
+        what: &'static str,
         /// What was asked for.
         name: String,
         /// Ids that begin with it.
@@ -168,7 +179,12 @@ impl RunStore {
     /// # Errors
     /// When the folder is there and cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, StoreError> {
-        Ok(self.ids()?.into_iter().rev().map(|id| self.folder().join(id)).map(|folder| Listed { run: load(&folder), folder }).collect())
+        Ok(named::ids(&self.folder())?
+            .into_iter()
+            .rev()
+            .map(|id| self.folder().join(id))
+            .map(|folder| Listed { run: load(&folder), folder })
+            .collect())
     }
 
     /// The folder of the run that goes by `name`: `latest`, an id, its first letters in either case, or a path.
@@ -176,36 +192,11 @@ impl RunStore {
     /// # Errors
     /// When none does, or several.
     pub fn find(&self, name: &str) -> Result<PathBuf, StoreError> {
-        let path = Path::new(name);
-        if path.join(RUN).is_file() {
-            return Ok(path.to_owned());
+        match named::find(&self.folder(), RUN, name)? {
+            Named::One(folder) => Ok(folder),
+            Named::None => Err(StoreError::NotFound { name: name.to_owned(), folder: self.folder() }),
+            Named::Several(fits) => Err(StoreError::Ambiguous { what: "runs", name: name.to_owned(), fits }),
         }
-        let not_found = || StoreError::NotFound { name: name.to_owned(), folder: self.folder() };
-        let ids = self.ids()?;
-        if name == "latest" {
-            return ids.last().map(|id| self.folder().join(id)).ok_or_else(not_found);
-        }
-        let wanted = name.to_ascii_uppercase();
-        let mut fits = ids.into_iter().filter(|id| !wanted.is_empty() && id.starts_with(&wanted)).collect::<Vec<_>>();
-        match fits.len() {
-            0 => Err(not_found()),
-            1 => Ok(self.folder().join(fits.remove(0))),
-            _ => Err(StoreError::Ambiguous { name: name.to_owned(), fits }),
-        }
-    }
-
-    /// Names of the run folders, oldest first.
-    fn ids(&self) -> Result<Vec<String>, StoreError> {
-        let folder = self.folder();
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(cause) => return Err(StoreError::Read { path: folder, cause }),
-        };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut ids = names.filter(|name| ulid::Ulid::from_string(name).is_ok()).collect::<Vec<_>>();
-        ids.sort_unstable();
-        Ok(ids)
     }
 }
 
@@ -361,7 +352,7 @@ fn without_levels(run: &RunRecord) -> RunRecord {
 }
 
 /// Writes what can be read back: JSON has no way to write a number that is none, and would turn it into `null`.
-fn write_json<T: serde::Serialize + DeserializeOwned>(path: &Path, value: &T) -> Result<(), StoreError> {
+pub(super) fn write_json<T: serde::Serialize + DeserializeOwned>(path: &Path, value: &T) -> Result<(), StoreError> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|cause| StoreError::Corrupt { path: path.to_owned(), cause })?;
     text.push(b'\n');
     if let Err(cause) = serde_json::from_slice::<T>(&text) {
@@ -372,7 +363,7 @@ fn write_json<T: serde::Serialize + DeserializeOwned>(path: &Path, value: &T) ->
     Ok(atomic::write(path, &text)?)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     /// Read first: what else is in a file of a later version cannot be known.
     #[derive(serde::Deserialize)]
     struct Version {

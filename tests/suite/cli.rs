@@ -209,7 +209,7 @@ fn each_kind_of_failure_ends_the_process_with_its_own_code() {
         (TargetHangs { held: 3 }.into(), 69),
         (StoreError::NotFinite { path: "x".into(), field: text() }.into(), 1),
         (anyhow::anyhow!("nobody foresaw it"), 1),
-        (StoreError::Ambiguous { name: text(), fits: vec![] }.into(), 2),
+        (StoreError::Ambiguous { what: "runs", name: text(), fits: vec![] }.into(), 2),
         (NoCapacity::SloUnmet { run: text(), why: text(), remedy: "x" }.into(), 3),
         (NoCapacity::Invalid { run: text(), why: text(), remedy: "x" }.into(), 4),
         (NoCapacity::Undecided { run: text(), why: text(), remedy: "x" }.into(), 5),

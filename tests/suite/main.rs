@@ -85,6 +85,7 @@ mod simulated_fleet;
 mod sink;
 mod small_run;
 mod spike;
+mod spike_kept;
 mod sse;
 mod stats;
 mod store;

@@ -228,7 +228,7 @@ fn every_form_shows_a_logs_own_spike_and_its_busiest_minute() {
     for format in ["text", "markdown"] {
         let output = run(["spike", "--data-dir", measured().to_str().unwrap(), "--format", format].iter().chain(&asked));
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        for word in ["own spike", "|own", "12, peak 20", "the busiest 5 min of the log", "times the log's own spike"] {
+        for word in ["own spike", "|own", "12.0, peak 20.0", "the busiest 5.00 min of the log", "times the log's own spike"] {
             assert!(stdout(&output).contains(word), "`{word}` is not in\n{}", stdout(&output));
         }
     }

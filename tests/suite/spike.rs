@@ -16,6 +16,7 @@ use plimsoll::queueing::fleet::simulation::Fleet;
 use plimsoll::queueing::law::{BatchingLaw, ServiceLaw};
 use plimsoll::queueing::truth::{highest_load, md1_wait_over};
 use plimsoll::record::slo::{Slo, SloSource};
+use plimsoll::store::request_log::reader::Requests;
 use plimsoll::workload::lengths::Distribution;
 use serde_json::Value;
 
@@ -253,7 +254,17 @@ fn a_litmus_test_is_driven_and_stands_beside_its_simulation() {
         }
     }
     let id = document["id"].as_str().expect("an id");
-    assert!(measured().join("spikes").join(format!("{id}.json")).is_file(), "what was driven is kept");
+    let folder = measured().join("spikes").join(id);
+    let logged = Requests::open(&folder.join("requests.jsonl.zst")).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let calls: u64 = document["measured"]["phases"].as_array().unwrap().iter().map(|phase| phase["calls"].as_u64().unwrap()).sum();
+    assert_eq!(
+        logged.len() as u64 + document["audit"]["unlogged"].as_u64().unwrap(),
+        calls,
+        "every call is kept, or counted as one that is not"
+    );
+    let shown = run(["spike", "--data-dir", measured().to_str().unwrap(), "--judge", id, "--format", "json"]);
+    assert_eq!(shown.status.code(), Some(3), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert_eq!(serde_json::from_slice::<Value>(&shown.stdout).unwrap(), document, "what was driven is kept");
     let codes: Vec<&str> = document["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap()).collect();
     assert!(codes.contains(&"part_of_the_fleet"), "one of two GPUs was driven: {codes:?}");
 }

@@ -2,7 +2,7 @@
 //!
 //! Where the run kept its requests, the very same calls come at the very same times, so that what differs is the law and not the luck.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::capacity::spike::lengths::CallLengths;
 use crate::clock::Nanos;
@@ -24,7 +24,7 @@ const FOLLOWED: Nanos = Nanos::from_secs(600);
 const TELLING: u64 = 30;
 
 /// A latency both ways, milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// As it was measured.
     pub measured: f64,

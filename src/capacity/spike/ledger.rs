@@ -19,7 +19,7 @@ pub struct Trial {
     pub moments: Vec<Moment>,
     /// Length of a stretch, seconds.
     pub moment_s: f64,
-    /// How it came back from the last spike; `None` where no phase is above the average.
+    /// How it came back from the last spike; `None` where no phase is above the average, or it was not driven so far.
     pub recovery: Option<Recovery>,
 }
 
@@ -77,17 +77,24 @@ impl<'a> Ledger<'a> {
     /// The verdict.
     #[must_use]
     pub fn judged(&self) -> Trial {
+        self.judged_until(Nanos::from_secs_f64(self.course.seconds()))
+    }
+
+    /// The verdict of what came until `until`: phases end there.
+    #[must_use]
+    pub fn judged_until(&self, until: Nanos) -> Trial {
         let phases = self.course.phases.iter().zip(&self.phases).enumerate().map(|(index, (phase, tally))| {
             let (from, to) = self.course.span(index);
+            let (from, to) = (from.min(until), to.min(until));
             tally.held(&phase.name, phase.times, (from.as_secs_f64(), to.as_secs_f64()), self.slo)
         });
         let moments = self.stretches.moments(self.slo);
         let moment_s = self.stretches.width().as_secs_f64();
-        let spikes_end = self.course.spikes_end();
+        let spikes_end = self.course.spikes_end().filter(|end| *end < until);
         Trial {
             course: self.course.clone(),
             phases: phases.collect(),
-            recovery: spikes_end.map(|end| recovery(&moments, moment_s, end.as_secs_f64(), self.course.seconds())),
+            recovery: spikes_end.map(|end| recovery(&moments, moment_s, end.as_secs_f64(), until.as_secs_f64())),
             moments,
             moment_s,
         }

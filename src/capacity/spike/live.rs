@@ -9,6 +9,7 @@ use crate::capacity::spike::litmus::ExpectedPhase;
 use crate::capacity::spike::own;
 use crate::capacity::spike::phases::{PhaseHeld, Quantiles};
 use crate::record::finding::{Finding, Severity};
+use crate::record::slo::Slo;
 
 /// A point that is simulated within this share of what was measured is met.
 const NEAR: f64 = 0.15;
@@ -18,18 +19,20 @@ const NEAR: f64 = 0.15;
 pub struct Audit {
     /// Its own delay, 99th percentile, milliseconds.
     pub send_lag_p99_ms: f64,
-    /// CPU of its thread less its spinning, share of one core.
-    pub cpu_share: f64,
-    /// Arrivals that waited at the cap of requests in flight.
-    pub waited_at_cap: u64,
-    /// Events lost in the ring.
-    pub events_lost: u64,
+    /// CPU of its thread less its spinning, share of one core; `None` where it was killed.
+    pub cpu_share: Option<f64>,
+    /// Arrivals that waited at the cap of requests in flight; `None` where it was killed.
+    pub waited_at_cap: Option<u64>,
+    /// Events lost in the ring; `None` where it was killed.
+    pub events_lost: Option<u64>,
+    /// Calls that the log could not keep up with; `None` where that is not known.
+    pub unlogged: Option<u64>,
     /// Calls that failed, whatever the reason.
     pub failed: u64,
 }
 
 /// One phase both ways.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ComparedPhase {
     /// Which.
     pub phase: String,
@@ -46,7 +49,7 @@ pub struct ComparedPhase {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LiveVerdict {
     /// Every phase was within the SLO.
@@ -57,10 +60,12 @@ pub enum LiveVerdict {
     Invalid,
 }
 
-/// The answer.
-#[derive(Clone, Debug, Serialize)]
-pub struct LiveLitmus {
-    /// Names the saved file.
+/// All that is known before a call is sent, and needed to judge what comes of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    /// See [`crate::record::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Names its folder.
     pub id: String,
     /// The run behind the plan and the law.
     pub run: String,
@@ -70,23 +75,33 @@ pub struct LiveLitmus {
     pub target: String,
     /// What must stand beside every number.
     pub labels: Vec<String>,
-    /// What had to hold.
-    pub slo: String,
-    /// GPUs of the plan, and GPUs (or devices) that were driven.
+    /// What has to hold.
+    pub limits: Slo,
+    /// GPUs of the plan.
     pub planned_gpus: u64,
-    /// Of the target.
+    /// GPUs (or devices) of the target.
     pub driven_gpus: u32,
     /// Calls/s on average for each GPU of the plan.
     pub average_calls_per_s_per_gpu: f64,
     /// Seconds of a spike that were asked for.
     pub spike_s: f64,
-    /// What the plan says of each phase, before it was driven.
+    /// What the plan says of each phase.
     pub expected: Vec<ExpectedPhase>,
     /// What the fitted law makes of the course.
     pub simulated: Trial,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LiveLitmus {
+    /// What was known before.
+    #[serde(flatten)]
+    pub begun: Begun,
+    /// What had to hold, in words.
+    pub slo: String,
     /// What happened.
     pub measured: Trial,
-    /// Both, point by point.
+    /// That and the simulation, point by point.
     pub compared: Vec<ComparedPhase>,
     /// What the generator did.
     pub audit: Audit,
@@ -98,9 +113,25 @@ pub struct LiveLitmus {
     pub findings: Vec<Finding>,
 }
 
-/// Phase by phase.
-#[must_use]
-pub fn compare(measured: &Trial, simulated: &Trial) -> Vec<ComparedPhase> {
+impl LiveLitmus {
+    /// What was known, beside what happened.
+    #[must_use]
+    pub fn of(begun: Begun, measured: Trial, audit: Audit, invalid: Vec<String>) -> Self {
+        let verdict = match measured.holds() {
+            _ if !invalid.is_empty() => LiveVerdict::Invalid,
+            true => LiveVerdict::Holds,
+            false => LiveVerdict::Breaks,
+        };
+        let compared = compare(&measured, &begun.simulated);
+        let slo = begun.limits.to_string();
+        let mut litmus = Self { begun, slo, measured, compared, audit, invalid, verdict, findings: Vec::new() };
+        litmus.findings = findings(&litmus);
+        litmus
+    }
+}
+
+/// Phase by phase, as far as calls came.
+fn compare(measured: &Trial, simulated: &Trial) -> Vec<ComparedPhase> {
     let p95 = |phase: &PhaseHeld, of: fn(&PhaseHeld) -> Quantiles| of(phase).p95;
     let of = |(measured, simulated): (&PhaseHeld, &PhaseHeld)| {
         let pair = |of: fn(&PhaseHeld) -> Quantiles| {
@@ -117,25 +148,24 @@ pub fn compare(measured: &Trial, simulated: &Trial) -> Vec<ComparedPhase> {
             e2e_p95: pair(|phase| phase.e2e_ms),
         }
     };
-    measured.phases.iter().zip(&simulated.phases).map(of).collect()
+    measured.phases.iter().zip(&simulated.phases).filter(|(measured, _)| measured.calls > 0).map(of).collect()
 }
 
 /// What is to be said of it.
-#[must_use]
-pub fn findings(live: &LiveLitmus) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = own::shorter(&live.measured.course, live.spike_s).into_iter().collect();
-    if u64::from(live.driven_gpus) < live.planned_gpus {
+fn findings(live: &LiveLitmus) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = own::shorter(&live.measured.course, live.begun.spike_s).into_iter().collect();
+    if u64::from(live.begun.driven_gpus) < live.begun.planned_gpus {
         findings.push(Finding::new(
             "part_of_the_fleet",
             Severity::Note,
             format!(
                 "{} of {} planned GPUs were driven, with their share of the load: neither routing nor scale-out was tested",
-                live.driven_gpus, live.planned_gpus
+                live.begun.driven_gpus, live.begun.planned_gpus
             ),
             "see what the simulated fleet says (`plimsoll spike`), or drive the fleet's own address with `--target`",
         ));
     }
-    let against = live.expected.iter().zip(&live.measured.phases).find(|(expected, phase)| match expected.expected {
+    let against = live.begun.expected.iter().zip(&live.measured.phases).find(|(expected, phase)| match expected.expected {
         Expected::Holds => !phase.holds(),
         Expected::Breaks => phase.holds(),
         Expected::Open => false,

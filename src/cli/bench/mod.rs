@@ -36,6 +36,7 @@ use crate::record::slo::Slo;
 use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::store::lock::NodeLock;
+use crate::store::request_log::writer::RequestLog;
 use crate::store::runs::{RunStore, load};
 use crate::telemetry::select::GpuIdentity;
 
@@ -66,30 +67,49 @@ pub fn run(args: &BenchArgs, arguments: &[OsString], out: &mut Terminal) -> anyh
     Ok(exit(&run, halted))
 }
 
-/// Drives the target of a saved command line through a course; `target` is asked in its place where one is given. Says what was driven.
+/// A target that is ready to be driven through a course; nobody else measures on the node until it was.
+pub(super) struct Ready {
+    _lock: Option<NodeLock>,
+    prepared: Prepared,
+}
+
+/// Makes the target of a saved command line ready; `target` is asked in its place where one is given.
 ///
 /// # Errors
-/// When the command line cannot be read, the target or its traffic cannot be made, or it hangs.
-pub(super) fn drive_course(
+/// When the command line cannot be read, or the target or its traffic cannot be made.
+pub(super) fn ready(
     command: &[String],
     target: Option<&TargetKind>,
-    asked: &Course<'_>,
+    id: &str,
     interrupt: &Interrupt,
     out: &Terminal,
-) -> anyhow::Result<(Driven, TargetIdentity)> {
+) -> anyhow::Result<Ready> {
     let mut args =
         super::bench_args_of(command).context("cannot read the command line that the run was made with").exit_with(Exit::BadInput)?;
     if let Some(target) = target {
         args.target.target = target.clone();
     }
-    let (_lock, prepared) = prepare(args, asked.id, interrupt, out)?;
-    prepared.drive(asked, interrupt)
+    let (lock, prepared) = prepare(args, id, interrupt, out)?;
+    Ok(Ready { _lock: lock, prepared })
+}
+
+impl Ready {
+    /// What it is.
+    pub(super) fn identity(&self) -> TargetIdentity {
+        self.prepared.identity()
+    }
+
+    /// Drives it through a course.
+    ///
+    /// # Errors
+    /// When it cannot be begun, or hangs.
+    pub(super) fn drive(self, asked: &Course<'_>, log: &mut RequestLog, interrupt: &Interrupt) -> anyhow::Result<Driven> {
+        self.prepared.drive(asked, log, interrupt)
+    }
 }
 
 /// What is to be driven, and when.
 pub(super) struct Course<'a> {
-    /// Names it.
-    pub(super) id: &'a str,
     /// Of arrivals and prompts.
     pub(super) seed: u64,
     pub(super) course: &'a spike::course::Course,

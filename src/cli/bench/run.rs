@@ -39,6 +39,7 @@ use crate::record::slo::{Slo, SloSource};
 use crate::record::target::TargetIdentity;
 use crate::rng;
 use crate::store::atomic;
+use crate::store::request_log::writer::RequestLog;
 use crate::store::runs::RunStore;
 use crate::workload::fit::Limits;
 
@@ -139,8 +140,13 @@ impl Prepared {
         Ok(Self { args, node, watched, plan, traffic, targets, meter, clock, made_of, busy_threads, drawn })
     }
 
-    /// Drives a fresh target through a course, and says what it was.
-    pub(super) fn drive(mut self, asked: &Course<'_>, interrupt: &Interrupt) -> anyhow::Result<(Driven, TargetIdentity)> {
+    /// What is driven.
+    pub(super) fn identity(&self) -> TargetIdentity {
+        self.targets.identity()
+    }
+
+    /// Drives a fresh target through a course.
+    pub(super) fn drive(mut self, asked: &Course<'_>, log: &mut RequestLog, interrupt: &Interrupt) -> anyhow::Result<Driven> {
         let mut target = self.targets.fresh()?;
         let live = LiveCourse {
             course: asked.course,
@@ -149,12 +155,13 @@ impl Prepared {
             timeout: self.plan.timeout,
             cap: self.plan.cap,
             seed: asked.seed,
+            log,
             interrupt,
             watcher: &mut self.drawn,
         };
         let driven = live.drive(&mut *target, &mut *self.clock);
         self.drawn.clear();
-        Ok((driven?, self.targets.identity()))
+        driven
     }
 
     fn record(&self, id: &str, command: Vec<String>) -> RunRecord {

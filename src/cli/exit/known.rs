@@ -113,7 +113,11 @@ fn of_store(error: &StoreError) -> Exit {
         StoreError::Lock(error) => of_lock(error),
         StoreError::Log(error) => of_open_log(error),
         StoreError::NotFinite { .. } => Exit::Internal,
-        StoreError::Read { .. } | StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::NotFound { .. } => Exit::BadInput,
+        StoreError::Read { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Newer { .. }
+        | StoreError::NotFound { .. }
+        | StoreError::NoSpike { .. } => Exit::BadInput,
         StoreError::Ambiguous { .. } => Exit::Usage,
     }
 }

@@ -19,6 +19,13 @@ use crate::queueing::fleet::routing::{NoSuchRouting, Routing};
 use crate::queueing::fleet::scaling::{Scaling, Signal};
 use crate::record::slo::Slo;
 
+/// `spike` with every other flag refused beside `--judge`: what was driven is judged as it was asked.
+pub(in crate::cli) fn judging_alone(spike: clap::Command) -> clap::Command {
+    let ids = spike.get_arguments().map(|argument| argument.get_id().clone());
+    let others = ids.filter(|id| id != "judge").collect::<Vec<_>>();
+    spike.mut_arg("judge", |judge| judge.conflicts_with_all(others))
+}
+
 /// Arguments of `spike`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -27,7 +34,8 @@ use crate::record::slo::Slo;
     plimsoll spike --average-rps 40 --replicas 12 --times 3,6 --routing power-of-two --queue 32\n  \
     plimsoll spike --average-rps 40 --replicas 4 --scale-to 40 --lead-time 3m\n  \
     plimsoll spike --live --plan plan.toml --spike-for 5m\n  \
-    plimsoll spike --demand demand.json --format csv > course.csv\n\n\
+    plimsoll spike --demand demand.json --times own,10 --format csv > course.csv\n  \
+    plimsoll spike --judge latest\n\n\
     Exit code 0: every phase is within the SLO; 3: one is not; 5: only if the service law fits exactly.")]
 pub struct SpikeArgs {
     /// Run whose levels give the service law: an id, its first letters, `latest`, or a run folder
@@ -51,6 +59,9 @@ pub struct SpikeArgs {
     /// Drive this target in its place, such as the address of the whole fleet
     #[arg(long, value_name = "TARGET", requires = "live")]
     pub(super) target: Option<TargetKind>,
+    /// Show a litmus test that was driven live, also one that was killed: `latest`, an id, its first letters, or its folder
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "latest")]
+    pub(super) judge: Option<String>,
     /// GPUs behind that target [default: as many as the run had]
     #[arg(long, value_name = "COUNT", requires = "target")]
     pub(super) target_gpus: Option<NonZeroU32>,

@@ -1,11 +1,13 @@
 //! `plimsoll spike --live`: the plan's word, the simulation's, then the real target.
 
+use anyhow::Context;
+
 use crate::capacity::plan::Plan;
 use crate::capacity::spike::course::Course;
 use crate::capacity::spike::ledger::Trial;
 use crate::capacity::spike::lengths::CallLengths;
 use crate::capacity::spike::litmus::ExpectedPhase;
-use crate::capacity::spike::live::{self, LiveLitmus, LiveVerdict};
+use crate::capacity::spike::live::{Begun, LiveLitmus, LiveVerdict};
 use crate::capacity::spike::simulated;
 use crate::cli::bench::{self, Course as Asking};
 use crate::cli::exit::Exit;
@@ -15,15 +17,16 @@ use crate::cli::terminal::{self, Format, Progress, Terminal};
 use crate::clock::wall_now;
 use crate::curve::service_law::FittedLaw;
 use crate::queueing::fleet::simulation::Fleet;
+use crate::record::SCHEMA_VERSION;
 use crate::record::run::RunRecord;
 use crate::record::slo::Slo;
 use crate::report::paint::Paint;
 use crate::report::{self, Look};
-use crate::store::atomic;
-use crate::store::runs::RunStore;
-
-/// Folder of litmus tests beside the runs.
-const FOLDER: &str = "spikes";
+use crate::store::atomic::require_space;
+use crate::store::request_log::estimated_bytes;
+use crate::store::request_log::writer::RequestLog;
+use crate::store::runs::{RunStore, StoreError};
+use crate::store::spikes::SpikeStore;
 
 /// What is to be proven.
 pub(super) struct Asked<'a> {
@@ -63,46 +66,52 @@ pub(super) fn run(
     foretell(&expected, &simulated, &course, out);
     let id = RunStore::new_id();
     let interrupt = signals::watch()?;
-    let asking = Asking { id: &id, seed: args.seed, course: &course, slo: asked.slo };
-    let created = wall_now().to_string();
-    let (driven, identity) = bench::drive_course(&run.command, args.target.as_ref(), &asking, &interrupt, out)?;
-    let invalid = driven.invalid();
-    let verdict = match driven.trial.holds() {
-        _ if !invalid.is_empty() => LiveVerdict::Invalid,
-        true => LiveVerdict::Holds,
-        false => LiveVerdict::Breaks,
-    };
+    let ready = bench::ready(&run.command, args.target.as_ref(), &id, &interrupt, out)?;
+    let identity = ready.identity();
     let mut labels = plan.inputs.throughput.labels.clone();
     labels.extend(identity.labels.iter().filter(|label| !plan.inputs.throughput.labels.contains(label)).cloned());
-    let mut litmus = LiveLitmus {
+    let begun = Begun {
+        schema_version: SCHEMA_VERSION,
         id,
         run: run.id.clone(),
-        created,
+        created: wall_now().to_string(),
         target: format!("{} on {}", identity.model, identity.device),
         labels,
-        slo: asked.slo.to_string(),
+        limits: asked.slo.clone(),
         planned_gpus,
         driven_gpus,
         average_calls_per_s_per_gpu: average_per_gpu,
         spike_s: args.course.spike_s(),
         expected,
-        compared: live::compare(&driven.trial, &simulated),
         simulated,
-        measured: driven.trial,
-        audit: driven.audit,
-        invalid,
-        verdict,
-        findings: Vec::new(),
     };
-    litmus.findings = live::findings(&litmus);
-    keep(&litmus, out)?;
+    let folder = SpikeStore::at(&out.data_dir()?).create(&begun)?;
+    // A float-to-integer `as` saturates. Chunks are not kept.
+    require_space(folder.path(), estimated_bytes(course.calls() as u64, 0.0))?;
+    let mut log = RequestLog::open(&folder.request_log(), 0)?;
+    if out.progress() != Progress::Silent {
+        terminal::note(format_args!("kept in `{}` as it goes", folder.path().display()));
+    }
+    let asking = Asking { seed: args.seed, course: &course, slo: asked.slo };
+    let mut driven = ready.drive(&asking, &mut log, &interrupt)?;
+    drop(log);
+    let stopped = driven.stopped;
+    let logged = std::mem::replace(&mut driven.logged, Ok(()));
+    let litmus = driven.beside(begun);
+    // What was measured is printed whatever happens to the folder.
+    let saved = folder.finish(&litmus);
     print(&litmus, format, out)?;
-    Ok(match (driven.stopped, verdict) {
-        (Some(signal), _) => signal.into(),
-        (None, LiveVerdict::Holds) => Exit::Good,
-        (None, LiveVerdict::Breaks) => Exit::GateFailed,
-        (None, LiveVerdict::Invalid) => Exit::Invalid,
-    })
+    logged.map_err(StoreError::from).and(saved).context("not all of the litmus test could be kept")?;
+    Ok(stopped.map_or_else(|| exit(litmus.verdict), Exit::from))
+}
+
+/// What a verdict ends with.
+pub(super) fn exit(verdict: LiveVerdict) -> Exit {
+    match verdict {
+        LiveVerdict::Holds => Exit::Good,
+        LiveVerdict::Breaks => Exit::GateFailed,
+        LiveVerdict::Invalid => Exit::Invalid,
+    }
 }
 
 /// What the plan and the simulation say, before anybody knows.
@@ -122,20 +131,10 @@ fn foretell(expected: &[ExpectedPhase], simulated: &Trial, course: &Course, out:
     terminal::note(format_args!("about {:.0} min of driving", (course.seconds() / 60.0).ceil()));
 }
 
-fn keep(litmus: &LiveLitmus, out: &Terminal) -> anyhow::Result<()> {
-    let folder = out.data_dir()?.join(FOLDER);
-    atomic::create_folder(&folder)?;
-    let file = folder.join(format!("{}.json", litmus.id));
-    atomic::write(&file, &serde_json::to_vec_pretty(&report::spike::live::json(litmus))?)?;
-    if out.progress() != Progress::Silent {
-        terminal::note(format_args!("saved as `{}`", file.display()));
-    }
-    Ok(())
-}
-
-fn print(litmus: &LiveLitmus, format: Format, out: &mut Terminal) -> anyhow::Result<()> {
+/// In the asked form.
+pub(super) fn print(litmus: &LiveLitmus, format: Format, out: &mut Terminal) -> anyhow::Result<()> {
     match format {
-        Format::Json => out.document(&report::spike::live::json(litmus)),
+        Format::Json => out.document(litmus),
         Format::Markdown => out.print(report::spike::live::markdown(litmus)),
         Format::Csv => out.print(report::spike::live::csv(litmus)?),
         Format::Text => out.print(report::spike::live::text(litmus, Look { width: out.width(), paint: Paint::Colour })),

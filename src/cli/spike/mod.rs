@@ -2,6 +2,7 @@
 
 pub mod args;
 mod evidence;
+mod judge;
 mod live;
 
 use anyhow::anyhow;
@@ -26,6 +27,9 @@ use crate::report::{self, Look};
 /// When the run determines no service law or no plan, or the result cannot be printed.
 pub fn run(args: &SpikeArgs, out: &mut Terminal) -> anyhow::Result<Exit> {
     let format = out.format_among(&[Format::Text, Format::Json, Format::Markdown, Format::Csv])?;
+    if let Some(name) = &args.judge {
+        return judge::run(name, format, out);
+    }
     let evidence = evidence::of_run(&args.run, args.slo.as_ref(), out)?;
     let run = &evidence.run;
     let plan = planned(&args.fleet, &args.demand, &args.run, evidence.throughput)?;

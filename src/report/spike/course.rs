@@ -26,9 +26,11 @@ pub(super) fn picture(trial: &Trial, look: Look) -> String {
         let highest = waiting.iter().copied().fold(0.0, f64::max);
         text.push_str(&line("waiting", &waiting, highest, "calls", Tone::Doubtful, look));
     }
-    let in_flight = most_of(&|moment| moment.in_flight.unwrap_or(0) as f64);
-    let highest = in_flight.iter().copied().fold(0.0, f64::max);
-    text.push_str(&line("in flight", &in_flight, highest, "calls", Tone::Usual, look));
+    if trial.moments.iter().any(|moment| moment.in_flight.is_some()) {
+        let in_flight = most_of(&|moment| moment.in_flight.unwrap_or(0) as f64);
+        let highest = in_flight.iter().copied().fold(0.0, f64::max);
+        text.push_str(&line("in flight", &in_flight, highest, "calls", Tone::Usual, look));
+    }
     let replicas: Vec<f64> = most_of(&|moment| f64::from(moment.replicas.unwrap_or(0)));
     let (fewest, highest) = replicas.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), one| (low.min(*one), high.max(*one)));
     if highest > fewest {

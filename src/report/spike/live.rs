@@ -1,10 +1,7 @@
 //! The litmus test of a real target: what was said before, what happened, and both beside each other.
 
-use serde::Serialize;
-
 use crate::capacity::spike::check::Pair;
 use crate::capacity::spike::live::{LiveLitmus, LiveVerdict};
-use crate::record::SCHEMA_VERSION;
 use crate::report::Look;
 use crate::report::grid::{Cell, Grid, Head, escaped};
 use crate::report::number::{NONE, grouped, three, three_or_none};
@@ -18,14 +15,14 @@ use crate::report::spike::{course, phases};
 pub fn text(litmus: &LiveLitmus, look: Look) -> String {
     let (verdict, tone) = verdict(litmus);
     let mut head = vec![(tone, verdict)];
-    head.extend(litmus.labels.iter().map(|label| (Tone::Doubtful, label.clone())));
+    head.extend(litmus.begun.labels.iter().map(|label| (Tone::Doubtful, label.clone())));
     let mut text = boxed(&head, look);
     text.push_str(&title("Litmus test, live", &format!("within {}", litmus.slo), look));
-    text.push_str(&phases::grid(&litmus.expected, &litmus.measured).to_text(look));
+    text.push_str(&phases::grid(&litmus.begun.expected, &litmus.measured).to_text(look));
     text.push_str(&title("Measured", "", look));
     text.push_str(&course::picture(&litmus.measured, look));
     text.push_str(&title("Simulated", "", look));
-    text.push_str(&course::picture(&litmus.simulated, look));
+    text.push_str(&course::picture(&litmus.begun.simulated, look));
     text.push_str(&title("Simulated beside measured", "p95 of each phase", look));
     text.push_str(&compared(litmus).to_text(look));
     text.push('\n');
@@ -39,11 +36,11 @@ pub fn text(litmus: &LiveLitmus, look: Look) -> String {
 #[must_use]
 pub fn markdown(litmus: &LiveLitmus) -> String {
     let mut text = format!("# Litmus test, live\n\n**{}**\n\n", escaped(&verdict(litmus).0));
-    for label in &litmus.labels {
+    for label in &litmus.begun.labels {
         text.push_str(&format!("- {}\n", escaped(label)));
     }
-    text.push_str(&format!("\nWithin `{}`.\n\n{}\n", litmus.slo, phases::grid(&litmus.expected, &litmus.measured).to_markdown()));
-    for (name, trial) in [("Measured", &litmus.measured), ("Simulated", &litmus.simulated)] {
+    text.push_str(&format!("\nWithin `{}`.\n\n{}\n", litmus.slo, phases::grid(&litmus.begun.expected, &litmus.measured).to_markdown()));
+    for (name, trial) in [("Measured", &litmus.measured), ("Simulated", &litmus.begun.simulated)] {
         text.push_str(&format!("## {name}\n\n```\n{}```\n\n", course::picture(trial, Look::PLAIN)));
     }
     text.push_str(&format!("## Simulated beside measured\n\n{}\n", compared(litmus).to_markdown()));
@@ -58,23 +55,11 @@ pub fn markdown(litmus: &LiveLitmus) -> String {
 /// # Errors
 /// Never in memory; the writer's error type says so.
 pub fn csv(litmus: &LiveLitmus) -> Result<String, csv::Error> {
-    course::csv(&[("measured", &litmus.measured), ("simulated", &litmus.simulated)])
-}
-
-/// For a program.
-#[must_use]
-pub fn json(litmus: &LiveLitmus) -> impl Serialize {
-    #[derive(Serialize)]
-    struct LiveSpikeDocument<'a> {
-        schema_version: u32,
-        #[serde(flatten)]
-        litmus: &'a LiveLitmus,
-    }
-    LiveSpikeDocument { schema_version: SCHEMA_VERSION, litmus }
+    course::csv(&[("measured", &litmus.measured), ("simulated", &litmus.begun.simulated)])
 }
 
 fn verdict(litmus: &LiveLitmus) -> (String, Tone) {
-    let target = &litmus.target;
+    let target = &litmus.begun.target;
     match litmus.verdict {
         LiveVerdict::Holds => (format!("holds: {target} stayed within the SLO through every phase"), Tone::Good),
         LiveVerdict::Breaks => {
@@ -87,32 +72,40 @@ fn verdict(litmus: &LiveLitmus) -> (String, Tone) {
 
 fn facts(litmus: &LiveLitmus) -> Vec<(&'static str, String)> {
     let audit = &litmus.audit;
+    let unknown = || "an unknown number".to_owned();
+    let count = |count: Option<u64>| count.map_or_else(unknown, |count| grouped(count as f64));
     let mut facts: Vec<(&str, String)> = phases::own(&litmus.measured.course).into_iter().collect();
     facts.extend([
-        ("recovers", phases::recovery(litmus.measured.recovery)),
-        ("simulated", format!("recovers {}", phases::recovery(litmus.simulated.recovery))),
+        ("recovers", recovers(litmus)),
+        ("simulated", format!("recovers {}", phases::recovery(litmus.begun.simulated.recovery))),
         (
             "load",
             format!(
                 "{} calls/s on average for each of {} planned GPUs; {} driven",
-                three(litmus.average_calls_per_s_per_gpu),
-                grouped(litmus.planned_gpus as f64),
-                litmus.driven_gpus
+                three(litmus.begun.average_calls_per_s_per_gpu),
+                grouped(litmus.begun.planned_gpus as f64),
+                litmus.begun.driven_gpus
             ),
         ),
         (
             "generator",
             format!(
-                "send lag p99 {} ms, {:.0} % of one core, {} arrivals waited at the cap, {} calls failed",
+                "send lag p99 {} ms, {} of one core, {} arrivals waited at the cap, {} calls failed, {} are not in the log",
                 three(audit.send_lag_p99_ms),
-                100.0 * audit.cpu_share,
-                grouped(audit.waited_at_cap as f64),
-                grouped(audit.failed as f64)
+                audit.cpu_share.map_or_else(|| "an unknown share".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+                count(audit.waited_at_cap),
+                grouped(audit.failed as f64),
+                count(audit.unlogged)
             ),
         ),
-        ("run", format!("{}, driven {}", litmus.run, litmus.created)),
+        ("run", format!("{}, driven {}", litmus.begun.run, litmus.begun.created)),
     ]);
     facts
+}
+
+fn recovers(litmus: &LiveLitmus) -> String {
+    let is_over = litmus.measured.recovery.is_some() || litmus.measured.course.spikes_end().is_none();
+    if is_over { phases::recovery(litmus.measured.recovery) } else { "it was not driven so far".to_owned() }
 }
 
 fn compared(litmus: &LiveLitmus) -> Grid {

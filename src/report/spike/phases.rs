@@ -65,7 +65,11 @@ pub(super) fn own(course: &Course) -> Option<(&'static str, String)> {
 }
 
 pub(super) fn verdict(phase: &PhaseHeld) -> (&'static str, Tone) {
-    if phase.holds() { ("holds", Tone::Good) } else { ("breaks", Tone::Bad) }
+    match phase.holds() {
+        _ if phase.calls == 0 => ("no calls", Tone::Faint),
+        true => ("holds", Tone::Good),
+        false => ("breaks", Tone::Bad),
+    }
 }
 
 /// In words.
