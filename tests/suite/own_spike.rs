@@ -189,6 +189,27 @@ fn a_log_without_a_spike_of_its_own_and_no_log_are_told_apart() {
 }
 
 #[test]
+fn what_a_warehouse_counted_does_not_tell_it_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let totals = "requests,failed,first_s,last_s,gap_mean_s,gap_square_mean_s2\n7200,0,1772445600,1772449199,0.5,0.3\n";
+    let rates = "window_s,calls_in_window,windows,first_window,last_window\n1,2,3600,1772445600,1772449199\n60,120,60,29540760,29540819\n";
+    let results = [written(folder.path(), "totals.csv", totals), written(folder.path(), "rates.csv", rates)];
+    let file = folder.path().join("demand.json").to_str().unwrap().to_owned();
+    let imported = run(["demand", "import", &results[0], &results[1], "--save", &file, "--format", "json"]);
+    assert_eq!(imported.status.code(), Some(0), "{}", stderr(&imported));
+    let imported = document(&imported);
+    assert!(imported.get("busiest").is_none());
+    assert!(
+        imported["findings"].as_array().unwrap().iter().any(|finding| finding["code"] == "own_spike_unknown"),
+        "{}",
+        imported["findings"]
+    );
+    let refused = spike(&["--demand", &file, "--times", "own"]);
+    assert_eq!(refused.status.code(), Some(65));
+    assert!(stdout(&refused).contains("warehouse"), "{}", stdout(&refused));
+}
+
+#[test]
 fn a_logs_own_spike_comes_at_the_logs_own_rate_and_a_small_fleet_breaks() {
     let folder = tempfile::tempdir().unwrap();
     let file = saved(&log(folder.path()), folder.path());

@@ -19,7 +19,7 @@ pub struct Trial {
     pub moments: Vec<Moment>,
     /// Length of a stretch, seconds.
     pub moment_s: f64,
-    /// How it came back from the last spike; `None` where no phase is above the average, or it was not driven so far.
+    /// How it came back from the last spike; `None` where no phase is above the average, or it was cut.
     pub recovery: Option<Recovery>,
 }
 
@@ -77,10 +77,14 @@ impl<'a> Ledger<'a> {
     /// The verdict.
     #[must_use]
     pub fn judged(&self) -> Trial {
-        self.judged_until(Nanos::from_secs_f64(self.course.seconds()))
+        let end = Nanos::from_secs_f64(self.course.seconds());
+        let trial = self.judged_until(end);
+        let back = |from: Nanos| recovery(&trial.moments, trial.moment_s, from.as_secs_f64(), self.course.seconds());
+        Trial { recovery: self.course.spikes_end().map(back), ..trial }
     }
 
-    /// The verdict of what came until `until`: phases end there.
+    /// The verdict of what came until `until`, where the course was cut: phases end there. Whether it came back cannot be told, because
+    /// calls that take long are the ones that are missing.
     #[must_use]
     pub fn judged_until(&self, until: Nanos) -> Trial {
         let phases = self.course.phases.iter().zip(&self.phases).enumerate().map(|(index, (phase, tally))| {
@@ -88,15 +92,12 @@ impl<'a> Ledger<'a> {
             let (from, to) = (from.min(until), to.min(until));
             tally.held(&phase.name, phase.times, (from.as_secs_f64(), to.as_secs_f64()), self.slo)
         });
-        let moments = self.stretches.moments(self.slo);
-        let moment_s = self.stretches.width().as_secs_f64();
-        let spikes_end = self.course.spikes_end().filter(|end| *end < until);
         Trial {
             course: self.course.clone(),
             phases: phases.collect(),
-            recovery: spikes_end.map(|end| recovery(&moments, moment_s, end.as_secs_f64(), until.as_secs_f64())),
-            moments,
-            moment_s,
+            moments: self.stretches.moments(self.slo),
+            moment_s: self.stretches.width().as_secs_f64(),
+            recovery: None,
         }
     }
 }

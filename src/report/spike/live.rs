@@ -1,7 +1,7 @@
 //! The litmus test of a real target: what was said before, what happened, and both beside each other.
 
 use crate::capacity::spike::check::Pair;
-use crate::capacity::spike::live::{LiveLitmus, LiveVerdict};
+use crate::capacity::spike::live::{Audit, LiveLitmus, LiveVerdict};
 use crate::report::Look;
 use crate::report::grid::{Cell, Grid, Head, escaped};
 use crate::report::number::{NONE, grouped, three, three_or_none};
@@ -71,9 +71,6 @@ fn verdict(litmus: &LiveLitmus) -> (String, Tone) {
 }
 
 fn facts(litmus: &LiveLitmus) -> Vec<(&'static str, String)> {
-    let audit = &litmus.audit;
-    let unknown = || "an unknown number".to_owned();
-    let count = |count: Option<u64>| count.map_or_else(unknown, |count| grouped(count as f64));
     let mut facts: Vec<(&str, String)> = phases::own(&litmus.measured.course).into_iter().collect();
     facts.extend([
         ("recovers", recovers(litmus)),
@@ -87,25 +84,25 @@ fn facts(litmus: &LiveLitmus) -> Vec<(&'static str, String)> {
                 litmus.begun.driven_gpus
             ),
         ),
-        (
-            "generator",
-            format!(
-                "send lag p99 {} ms, {} of one core, {} arrivals waited at the cap, {} calls failed, {} are not in the log",
-                three(audit.send_lag_p99_ms),
-                audit.cpu_share.map_or_else(|| "an unknown share".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
-                count(audit.waited_at_cap),
-                grouped(audit.failed as f64),
-                count(audit.unlogged)
-            ),
-        ),
+        ("generator", generator(&litmus.audit)),
         ("run", format!("{}, driven {}", litmus.begun.run, litmus.begun.created)),
     ]);
     facts
 }
 
+/// What it did, as far as that is known of one that was killed.
+fn generator(audit: &Audit) -> String {
+    let mut did =
+        vec![format!("send lag p99 {} ms", three(audit.send_lag_p99_ms)), format!("{} calls failed", grouped(audit.failed as f64))];
+    did.extend(audit.cpu_share.map(|share| format!("{:.0} % of one core", 100.0 * share)));
+    did.extend(audit.waited_at_cap.map(|calls| format!("{} arrivals waited at the cap", grouped(calls as f64))));
+    did.extend(audit.unlogged.filter(|calls| *calls > 0).map(|calls| format!("{} calls are not in its log", grouped(calls as f64))));
+    did.join(", ")
+}
+
 fn recovers(litmus: &LiveLitmus) -> String {
     let is_over = litmus.measured.recovery.is_some() || litmus.measured.course.spikes_end().is_none();
-    if is_over { phases::recovery(litmus.measured.recovery) } else { "it was not driven so far".to_owned() }
+    if is_over { phases::recovery(litmus.measured.recovery) } else { "stopped before it could be told".to_owned() }
 }
 
 fn compared(litmus: &LiveLitmus) -> Grid {
