@@ -1,4 +1,4 @@
-//! Where the dialects of warehouses differ: three expressions and a quotation mark.
+//! Where the dialects of warehouses differ: a few expressions and a quotation mark.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,7 +43,11 @@ impl Dialect {
             Self::Bigquery => format!("UNIX_MICROS(CAST({time} AS TIMESTAMP)) / 1000000.0"),
             Self::Snowflake => format!("DATE_PART(EPOCH_MICROSECOND, {time}) / 1000000.0"),
             Self::Trino => format!("to_unixtime({time})"),
-            Self::Spark => format!("unix_micros(CAST({time} AS TIMESTAMP)) / 1000000.0D"),
+            // A cast takes a timestamp without a zone for the session's zone.
+            Self::Spark => format!(
+                "unix_micros(CASE WHEN typeof({time}) = 'timestamp_ntz' THEN TO_TIMESTAMP(CONCAT(CAST({time} AS STRING), 'Z')) \
+                 ELSE CAST({time} AS TIMESTAMP) END) / 1e6"
+            ),
         }
     }
 
@@ -65,18 +69,30 @@ impl Dialect {
         }
     }
 
-    /// A column's name.
-    pub(super) fn quoted(self, name: &str) -> String {
-        let plain = name
-            .chars()
-            .enumerate()
-            .all(|(at, letter)| letter == '_' || letter.is_ascii_lowercase() || (at > 0 && letter.is_ascii_digit()));
+    /// The value of the row before, NULL for the first row; the window stands behind it.
+    pub(super) fn before(self, value: &str) -> String {
         match self {
-            _ if plain => name.to_owned(),
-            Self::Bigquery | Self::Spark | Self::Clickhouse => format!("`{}`", name.replace('`', "\\`")),
+            // Where no row is before, it gives the type's default, which is 0 unless the type has NULL.
+            Self::Clickhouse => format!("lagInFrame(toNullable({value}))"),
+            _ => format!("LAG({value})"),
+        }
+    }
+
+    /// A column's name, always in quotation marks: any word of the language may be a column.
+    pub(super) fn quoted(self, name: &str) -> String {
+        match self {
+            Self::Bigquery | Self::Clickhouse => format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`")),
+            Self::Spark => format!("`{}`", name.replace('`', "``")),
+            // A name that was written without marks is kept in capitals there.
+            Self::Snowflake if is_plain(name) => format!("\"{}\"", name.to_ascii_uppercase()),
             _ => format!("\"{}\"", name.replace('"', "\"\"")),
         }
     }
+}
+
+fn is_plain(name: &str) -> bool {
+    let fits = |(at, letter): (usize, char)| letter == '_' || letter.is_ascii_lowercase() || (at > 0 && letter.is_ascii_digit());
+    name.chars().enumerate().all(fits)
 }
 
 impl fmt::Display for Dialect {

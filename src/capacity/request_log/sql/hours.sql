@@ -1,5 +1,5 @@
 WITH minutes AS (
-  SELECT {whole:FLOOR({seconds} / 60.0)} AS minute_no,
+  SELECT {whole:FLOOR({seconds} / 60e0)} AS minute_no,
          COUNT(*) AS calls,
          SUM(CASE WHEN {succeeded} THEN 0 ELSE 1 END) AS failed
   FROM {table}
@@ -9,7 +9,7 @@ edges AS (
   SELECT MIN(minute_no) AS first_minute, MAX(minute_no) AS last_minute FROM minutes
 ),
 hourly AS (
-  SELECT {whole:FLOOR(minute_no / 60.0)} AS hour_no, minute_no, calls, failed FROM minutes
+  SELECT {whole:FLOOR(minute_no / 60e0)} AS hour_no, minute_no, calls, failed FROM minutes
 ),
 ranked AS (
   SELECT hour_no, calls, failed,

@@ -1,7 +1,8 @@
 //! The capacity model's queries for a warehouse, corrected: where logs outgrow one machine they are counted where they lie.
 //!
 //! Quantiles are found by rank and not by `PERCENTILE_CONT`, which half of the dialects lack or only approximate; so minutes
-//! without a request count too, without a calendar to join. Every dialect gives the same numbers as the built-in pass.
+//! without a request count too, without a calendar to join. Every dialect gives the same numbers as the built-in pass. What is
+//! divided by is written `60e0`, a float everywhere: a decimal would be divided to one decimal place by Trino, and rounded.
 
 pub mod dialect;
 
@@ -97,6 +98,7 @@ fn filled(template: &str, table: &LogTable, dialect: Dialect) -> String {
     let mut text = template
         .replace("{second}", &dialect.whole(&format!("FLOOR({})", dialect.epoch_seconds(&time))))
         .replace("{seconds}", &dialect.epoch_seconds(&time))
+        .replace("{before:at_s}", &dialect.before("at_s"))
         .replace("{succeeded}", &succeeded)
         .replace("{load}", &load(table, &column(Role::Concurrent).unwrap_or_default()))
         .replace("{table}", &table.name)

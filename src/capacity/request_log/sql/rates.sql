@@ -2,10 +2,10 @@ WITH seconds AS (
   SELECT {second} AS window_no, COUNT(*) AS calls FROM {table} GROUP BY 1
 ),
 minutes AS (
-  SELECT {whole:FLOOR(window_no / 60.0)} AS window_no, SUM(calls) AS calls FROM seconds GROUP BY 1
+  SELECT {whole:FLOOR(window_no / 60e0)} AS window_no, SUM(calls) AS calls FROM seconds GROUP BY 1
 ),
 hours AS (
-  SELECT {whole:FLOOR(window_no / 60.0)} AS window_no, SUM(calls) AS calls FROM minutes GROUP BY 1
+  SELECT {whole:FLOOR(window_no / 60e0)} AS window_no, SUM(calls) AS calls FROM minutes GROUP BY 1
 ),
 every_window AS (
   SELECT 1 AS window_s, window_no, calls FROM seconds

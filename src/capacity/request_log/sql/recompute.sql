@@ -14,7 +14,7 @@ outcomes AS (
   FROM ordered
   GROUP BY visible_request
 )
-SELECT {whole:FLOOR(first_s / 3600.0)} * 3600 AS hour_start_s,
+SELECT {whole:FLOOR(first_s / 3600e0)} * 3600 AS hour_start_s,
        COUNT(*) AS visible_requests,
        SUM(calls) AS calls_of_them,
        SUM(succeeded) AS successful_outputs

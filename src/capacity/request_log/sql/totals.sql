@@ -2,7 +2,7 @@ WITH calls AS (
   SELECT {seconds} AS at_s, CASE WHEN {succeeded} THEN 1 ELSE 0 END AS succeeded FROM {table}
 ),
 gaps AS (
-  SELECT at_s, succeeded, at_s - LAG(at_s) OVER (ORDER BY at_s) AS gap_s FROM calls
+  SELECT at_s, succeeded, at_s - {before:at_s} OVER (ORDER BY at_s) AS gap_s FROM calls
 )
 SELECT COUNT(*) AS requests,
        COUNT(*) - SUM(succeeded) AS failed,
