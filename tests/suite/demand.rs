@@ -274,21 +274,6 @@ fn a_workload_with_the_lengths_of_a_log_is_one_that_bench_reads() {
 }
 
 #[test]
-fn a_log_far_out_of_order_that_finds_no_room_to_be_sorted_is_said_with_74() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut text = "created_at\n".to_owned();
-    // More than are sorted in memory, the latest first.
-    for second in (0..510_000).rev() {
-        text += &format!("{second}\n");
-    }
-    let path = written(folder.path(), "backwards.csv", &text);
-    let output = crate::support::with_file_limit(100, ["demand", &path]);
-    assert_eq!(output.status.code(), Some(74), "{}", stderr(&output));
-    assert!(stderr(&output).contains("TMPDIR"), "{}", stderr(&output));
-    assert_eq!(demand(&[&path]).calls, 510_000);
-}
-
-#[test]
 fn nested_columns_are_guessed_by_their_path_and_a_plain_one_is_not_taken_for_them() {
     let folder = tempfile::tempdir().unwrap();
     let nested = written(folder.path(), "nested.jsonl", "{\"ts\": 5, \"usage\": {\"prompt_tokens\": 7}}\n");

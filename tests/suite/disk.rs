@@ -14,12 +14,12 @@ use plimsoll::store::runs::{RunStore, StoreError, load};
 use crate::support::{records, run, stderr, with_file_limit};
 
 /// A file system of one MiB, where this process may make one.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     folder: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "plimsoll-test"]).arg(folder.path()).output();
         if mount.is_ok_and(|output| output.status.success()) {
@@ -29,7 +29,7 @@ impl SmallDisk {
         None
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 

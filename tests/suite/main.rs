@@ -22,6 +22,7 @@ mod cuda_ops;
 mod curve;
 mod decision;
 mod demand;
+mod demand_sort;
 mod demand_sql;
 mod disk;
 mod doctor;

@@ -1,7 +1,9 @@
 //! One pass over the logs, or two: where calls are not in order of time they are sorted outside of memory first.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, anyhow};
@@ -79,18 +81,18 @@ impl Logs<'_> {
     /// In order of time, whatever the order of the files.
     fn sorted(&mut self) -> anyhow::Result<LogTally> {
         tracing::info!("the calls are not in order of time: sorting them first");
-        let folder = std::env::temp_dir();
-        let cannot = || format!("cannot sort the log in `{}`. Free space there, or name another folder with TMPDIR", folder.display());
+        // One that is set to nothing is not set.
+        let folder = Some(std::env::temp_dir()).filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| "/tmp".into());
         let mut sorter = Sorter::new(IN_MEMORY, &folder, |call: &Call| call.at);
         self.each(|_, calls| {
             for call in calls {
-                sorter.push(*call).with_context(cannot).exit_with(Exit::CannotWrite)?;
+                sorter.push(*call).or_else(|cause| cannot_sort(&folder, &cause))?;
             }
             Ok(ControlFlow::Continue(()))
         })?;
         let mut tally = self.empty().context("no log was read")?;
-        for call in sorter.finish().with_context(cannot).exit_with(Exit::CannotWrite)? {
-            tally.add(&call.with_context(cannot).exit_with(Exit::CannotWrite)?);
+        for call in sorter.finish().or_else(|cause| cannot_sort(&folder, &cause))? {
+            tally.add(&call.or_else(|cause| cannot_sort(&folder, &cause))?);
         }
         Ok(tally)
     }
@@ -160,4 +162,17 @@ impl Logs<'_> {
         let short = names.iter().map(|name| name.rsplit('/').next().unwrap_or(name).to_owned()).collect();
         Ok(tally.finish(&columns, short, self.rejected, self.args.told.kind()))
     }
+}
+
+/// The folder takes no file, or no more of one.
+fn cannot_sort<T>(folder: &Path, cause: &io::Error) -> anyhow::Result<T> {
+    use io::ErrorKind::{FileTooLarge, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    let (exit, remedy) = match cause.kind() {
+        NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem => {
+            (Exit::CannotCreate, "Name a folder that is there and may be written to with TMPDIR")
+        }
+        FileTooLarge => (Exit::CannotWrite, "Raise the file size limit (`ulimit -f`)"),
+        _ => (Exit::CannotWrite, "Free space there, or name another folder with TMPDIR"),
+    };
+    Err(anyhow!("cannot sort the log in `{}`: {cause}. {remedy}", folder.display())).exit_with(exit)
 }
