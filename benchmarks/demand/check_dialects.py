@@ -3,7 +3,7 @@
 
     benchmarks/demand/check_dialects.py [--plimsoll target/debug/plimsoll] [DIALECT ...]
 
-Installs nothing. Each dialect needs packages of PyPI and says which are missing; Spark needs a Java too. All in one environment of 2 GB:
+Installs nothing. Each dialect needs packages of PyPI and says which are missing; Spark needs a Java too. All in one environment of 2 GB, in three minutes:
 
     pip install duckdb pytz chdb pyspark zetasql fakesnow 'snowflake-connector-python<5' sqlglot
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import namedtuple
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -98,15 +99,14 @@ def one(plimsoll, dialect, shape, engine, how, folder):
     write_log(log, shape)
     columns = [word for role, name in zip(ROLES, shape.columns) for word in ["--column", f"{role}={name}"]]
     queries = said(plimsoll, "sql", "--dialect", dialect, *columns)
-    running = engine(log, shape, **how)
     names = []
-    for name, text in queries.items():
-        names.append(folder / f"{name}.csv")
-        try:
-            names[-1].write_text(running.run(text))
-        except Exception as error:  # whatever an engine raises is what it says of the query
-            return 0, [f"{name} fails: {str(error)[:600]}\n{text}"]
-    running.close()
+    with closing(engine(log, shape, **how)) as running:
+        for name, text in queries.items():
+            names.append(folder / f"{name}.csv")
+            try:
+                names[-1].write_text(running.run(text))
+            except Exception as error:  # whatever an engine raises is what it says of the query
+                return 0, [f"{name} fails: {str(error)[:600]}\n{text}"]
     unit = ["--latency-unit", "ms"]
     return differences(said(plimsoll, "import", *names, *unit), said(plimsoll, log, *columns, *unit))
 
