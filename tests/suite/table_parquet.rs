@@ -170,3 +170,22 @@ fn damage_gives_the_rows_before_it_and_a_pipe_is_refused() {
     let message = TableError::ParquetStream { name: Source::Stdin.to_string() }.to_string();
     assert_eq!(message, "`standard input` is Parquet, which cannot be read from a pipe. Save it to a file and give its path");
 }
+
+#[test]
+fn a_byte_that_is_wrong_anywhere_makes_an_error_or_another_value_and_no_panic() {
+    let whole = written(LONG, Compression::UNCOMPRESSED, &[&long(0, 10)]);
+    let wanted = ["id", "status", "usage.tokens"].map(str::to_owned);
+    let mut damaged = 0;
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] = !bytes[at];
+        let file = file(bytes);
+        let Ok(scan) = open(file.path()) else { continue };
+        if !wanted.iter().all(|name| scan.columns().contains(name)) {
+            continue;
+        }
+        // A row at a time: a reader that has failed is asked for the next row too.
+        damaged += u32::from(read(scan, &wanted, 1, 1).2.is_err());
+    }
+    assert!(damaged > 10, "{damaged} of {} bytes", whole.len());
+}

@@ -169,6 +169,15 @@ impl<'p> Columns<'p> {
         Ok(())
     }
 
+    /// Reads a range of each column. A reader that has failed panics when it is asked again, so all are opened anew.
+    fn read(&mut self, range: &Range) -> Result<(), ParquetError> {
+        let read = self.open(range.group).and_then(|()| self.open.iter_mut().try_for_each(|column| column.read(range.from, range.count)));
+        if read.is_err() {
+            self.group = None;
+        }
+        read
+    }
+
     /// Adds the rows of a range to `part`, numbered from 1 in the file.
     pub(super) fn decode<T, E>(
         &mut self,
@@ -176,10 +185,7 @@ impl<'p> Columns<'p> {
         decode: &impl Fn(&[Cell<'_>]) -> Result<T, E>,
         part: &mut Part<T, E>,
     ) -> Result<(), ParquetError> {
-        self.open(range.group)?;
-        for column in &mut self.open {
-            column.read(range.from, range.count)?;
-        }
+        self.read(range)?;
         part.lines = range.count as u64;
         let width = self.open.len();
         let mut cells = vec![Cell::Missing; AT_ONCE * width];
