@@ -16,8 +16,20 @@ use crate::support::{document, run, stderr, stdout};
 
 /// Columns that are called by words of the language.
 const WORDS: [&str; 14] = [
-    "--column", "time=timestamp", "--column", "request=group", "--column", "input_tokens=order", "--column", "output_tokens=select",
-    "--column", "status=case", "--column", "latency=end", "--column", "concurrent=At Once",
+    "--column",
+    "time=timestamp",
+    "--column",
+    "request=group",
+    "--column",
+    "input_tokens=order",
+    "--column",
+    "output_tokens=select",
+    "--column",
+    "status=case",
+    "--column",
+    "latency=end",
+    "--column",
+    "concurrent=At Once",
 ];
 
 /// Five hours of calls with silences, retries, failures and bursts.
