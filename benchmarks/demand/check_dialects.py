@@ -41,7 +41,7 @@ SHAPES = [
 # The program that runs a dialect, what it is, and what that proves.
 WAYS = {
     "duckdb": [(DuckDB, {}, "run by DuckDB {duckdb}")],
-    "clickhouse": [(ClickHouse, {}, "run by ClickHouse {chdb-core}, embedded (chdb {chdb})")],
+    "clickhouse": [(ClickHouse, {}, "run by ClickHouse, embedded (chdb {chdb}, chdb-core {chdb-core})")],
     "spark": [(Spark, {}, "run by Spark {pyspark}")],
     "bigquery": [(GoogleSQL, {}, "run by GoogleSQL's own analyser and reference evaluator (zetasql {zetasql}), not by BigQuery")],
     "snowflake": [(Snowflake, {}, "read as Snowflake by sqlglot {sqlglot}, translated and run by DuckDB {duckdb} (fakesnow {fakesnow})")],

@@ -25,8 +25,8 @@ for target; do
         sse | answer) seeds="$fixtures/sse/llama-cpp-python $fixtures/sse/llama-server $fixtures/sse/transformers-serve" ;;
         import) seeds=$here/corpus/import-seeds dictionary=$here/corpus/import.dict longest=9216 ;;
         metrics) seeds=$fixtures/metrics ;;
-        table) seeds=$fixtures/traces ;;
-        scan) seeds="$fixtures/traces $fixtures/parquet" ;;
+        # No Parquet: its crate panics at damage, which is caught, and the fuzzer stops at a panic that is caught too.
+        table | scan) seeds=$fixtures/traces ;;
         *) echo "no such target: $target" >&2; exit 1 ;;
     esac
     mkdir -p "$here/corpus/$target" "$here/artifacts/$target"

@@ -184,7 +184,7 @@ fn a_byte_that_is_wrong_anywhere_makes_an_error_or_another_value_and_no_panic() 
         if !wanted.iter().all(|name| scan.columns().contains(name)) {
             continue;
         }
-        // A row at a time: a reader that has failed is asked for the next row too.
+        // A row at a time: after one that fails the next is asked for too.
         damaged += u32::from(read(scan, &wanted, 1, 1).2.is_err());
     }
     assert!(damaged > 10, "{damaged} of {} bytes", whole.len());

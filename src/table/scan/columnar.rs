@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -169,9 +170,14 @@ impl<'p> Columns<'p> {
         Ok(())
     }
 
-    /// Reads a range of each column. A reader that has failed panics when it is asked again, so all are opened anew.
+    /// Reads a range of each column. The crate panics at some damage, and where a reader that has failed is asked again: a panic is
+    /// damage, and after a failure all readers are opened anew.
     fn read(&mut self, range: &Range) -> Result<(), ParquetError> {
-        let read = self.open(range.group).and_then(|()| self.open.iter_mut().try_for_each(|column| column.read(range.from, range.count)));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            self.open(range.group)?;
+            self.open.iter_mut().try_for_each(|column| column.read(range.from, range.count))
+        }));
+        let read = read.unwrap_or_else(|_| Err(ParquetError::General("its pages contradict each other".to_owned())));
         if read.is_err() {
             self.group = None;
         }

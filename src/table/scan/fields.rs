@@ -1,6 +1,6 @@
 //! Decodes blocks of CSV as RFC 4180 and the `csv` crate have it: doubled quotes, line ends between quotes, CR, LF and CRLF, blank lines skipped.
 
-use memchr::{memchr, memchr_iter, memchr3};
+use memchr::{memchr, memchr_iter, memchr2_iter, memchr3};
 
 use crate::table::cell::Cell;
 use crate::table::scan::blocks::matches;
@@ -153,12 +153,12 @@ fn careful<T, E>(block: &[u8], layout: &Layout, fields: &mut Fields, decode: &im
         line += lines(&block[record.start..at]);
     }
     line += lines(&block[at..]);
-    part.lines = line - 1 + u64::from(!block.is_empty() && !block.ends_with(b"\n"));
+    part.lines = line - 1 + u64::from(block.last().is_some_and(|last| !matches!(last, b'\r' | b'\n')));
 }
 
-/// Line ends in these bytes.
+/// Line ends in these bytes: LF, CRLF and a lone CR.
 pub(super) fn lines(bytes: &[u8]) -> u64 {
-    memchr_iter(b'\n', bytes).count() as u64
+    memchr2_iter(b'\r', b'\n', bytes).filter(|at| bytes[*at] == b'\n' || bytes.get(at + 1) != Some(&b'\n')).count() as u64
 }
 
 /// Where a record stands, with what ends it.
