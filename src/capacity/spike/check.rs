@@ -22,6 +22,11 @@ const CALLS: usize = 30_000;
 const FOLLOWED: Nanos = Nanos::from_secs(600);
 /// Requests from which on a level tells how fast the law is.
 const TELLING: u64 = 30;
+/// Calls of a level that its speed is found from at most.
+const SPEED_CALLS: usize = 20_000;
+/// The law is at most so many times as fast, or as slow, as what was measured, found in so many halvings.
+const SPEED_MOST: f64 = 4.0;
+const SPEED_HALVINGS: u32 = 9;
 
 /// A latency both ways, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +66,17 @@ pub struct CheckedLevel {
     pub tpot_p95: Option<Pair>,
     /// Mean time per output token.
     pub tpot_mean: Option<Pair>,
+    /// How many times as long as by the law a step took: a law so much slower has the measured mean time per output token. Near capacity latencies are
+    /// off by many times as much. `None` where its own calls are not known, or are too few.
+    pub step_factor: Option<f64>,
+}
+
+impl CheckedLevel {
+    /// How far the law's speed is off, as a share.
+    fn speed_off(&self) -> Option<f64> {
+        let off = self.step_factor.map(|factor| factor - 1.0).or_else(|| self.tpot_mean.map(|pair| pair.off()));
+        off.filter(|_| self.requests >= TELLING).map(f64::abs)
+    }
 }
 
 /// Each valid open-loop level of `run` that its target held, simulated with as many replicas as it had.
@@ -101,10 +117,28 @@ fn of(level: &LevelRecord, fleet: &Fleet, lengths: &CallLengths, replay: Option<
         calls_per_s,
         requests: level.counts.cohort,
         same_calls: replay.is_some(),
+        step_factor: replay.filter(|_| level.counts.cohort >= TELLING).and_then(|calls| step_factor(level, fleet, calls)),
         tpot_mean: Pair::of(latency.tpot.raw.mean, cohort.tpot_mean()),
         ttft_p95: Pair::of(latency.ttft.adjusted.p95, p95(&mut cohort.ttft_ms)),
         tpot_p95: Pair::of(latency.tpot.adjusted.p95, p95(&mut cohort.tpot_ms)),
     })
+}
+
+/// By halving, as calls that take longer also wait longer.
+fn step_factor(level: &LevelRecord, fleet: &Fleet, calls: &[Arrival]) -> Option<f64> {
+    let measured = level.latency.tpot.raw.mean.filter(|tpot_ms| *tpot_ms > 0.0)?;
+    let mean = |factor: f64| {
+        let mut cohort = Cohort { window: level.window, ..Cohort::default() };
+        let slower = Fleet { law: fleet.law.slower(factor), ..*fleet };
+        live_through(&slower, calls.iter().take(SPEED_CALLS).copied(), level.seed, &mut cohort);
+        cohort.tpot_mean()
+    };
+    let (mut fast, mut slow) = (1.0 / SPEED_MOST, SPEED_MOST);
+    for _ in 0..SPEED_HALVINGS {
+        let middle = (fast * slow).sqrt();
+        if mean(middle)? < measured { fast = middle } else { slow = middle }
+    }
+    Some((fast * slow).sqrt())
 }
 
 fn live_through(fleet: &Fleet, calls: impl Iterator<Item = Arrival>, seed: u64, cohort: &mut Cohort) {
@@ -141,10 +175,9 @@ impl Witness for Cohort {
     }
 }
 
-/// How far the law's speed is off at levels that it was not fitted to: the largest share by which the mean time per token is, of
-/// levels with so many requests that it is theirs and not chance.
+/// How far the law's speed is off at levels that it was not fitted to: the most, as a share, at levels with so many requests that it
+/// is theirs and not chance.
 #[must_use]
 pub fn speed_error(checked: &[CheckedLevel]) -> f64 {
-    let telling = checked.iter().filter(|level| level.requests >= TELLING);
-    telling.filter_map(|level| level.tpot_mean).map(|pair| pair.off().abs()).fold(0.0, f64::max)
+    checked.iter().filter_map(CheckedLevel::speed_off).fold(0.0, f64::max)
 }
