@@ -17,7 +17,7 @@ pub(crate) fn names_exist(document: &Source, sources: &[Source]) -> Vec<Violatio
     found
 }
 
-/// Every test in backticks exists: nothing else has a name of so many words.
+/// Every test in backticks exists: in a document without ids of metrics nothing else has a name of so many words.
 pub(crate) fn tests_exist(document: &Source, sources: &[Source]) -> Vec<Violation> {
     let mut found = Vec::new();
     for (line, name) in code_spans(&document.text) {
