@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::spike::lengths::CallLengths;
+use crate::capacity::spike::simulated::FOLLOWED;
 use crate::clock::Nanos;
 use crate::curve::service_law::{FittedLaw, LevelCalls};
 use crate::queueing::fleet::calls::{Arrival, Ended, Ending};
@@ -17,9 +18,7 @@ use crate::stats::quantile;
 use crate::workload::arrivals::ArrivalProcess;
 
 /// Calls that a level is simulated with whose own are not known: its percentiles are then known to a percent or so.
-const CALLS: usize = 30_000;
-/// How long calls are followed after the last one came.
-const FOLLOWED: Nanos = Nanos::from_secs(600);
+const CALLS: u64 = 30_000;
 /// Requests from which on a level tells how fast the law is.
 const TELLING: u64 = 30;
 /// Calls of a level that its speed is found from at most.
@@ -91,33 +90,25 @@ fn is_held(level: &LevelRecord) -> bool {
     usual && level.verdict.is_valid() && matches!(level.verdict.outcome, Outcome::Met | Outcome::Broken | Outcome::Undecided)
 }
 
-fn of(level: &LevelRecord, fleet: &Fleet, lengths: &CallLengths, replay: Option<&Vec<Arrival>>) -> Option<CheckedLevel> {
+fn of(level: &LevelRecord, fleet: &Fleet, lengths: &CallLengths, own: Option<&Vec<Arrival>>) -> Option<CheckedLevel> {
     let Offered::Open { calls_per_s, .. } = level.offered else { return None };
-    let mut cohort = Cohort::default();
-    match replay.filter(|calls| !calls.is_empty()) {
-        Some(calls) => {
-            cohort.window = level.window;
-            live_through(fleet, calls.iter().copied(), level.seed, &mut cohort);
-        }
+    let own = own.filter(|calls| !calls.is_empty());
+    let mut cohort = match own {
+        Some(calls) => Cohort::of(fleet, calls, level.window, level.seed),
         None => {
-            let drawn = rng::derive(level.seed, "lengths");
-            let schedule = ArrivalProcess::Poisson.schedule(calls_per_s, rng::derive(level.seed, "arrivals"));
-            let calls = schedule.zip(0..CALLS as u64).map(|(at, k)| {
-                let (prompt, tokens) = lengths.of_call(drawn, k);
-                Arrival { at, prompt, tokens }
-            });
+            let calls = others_like_them(calls_per_s, lengths, level.seed);
             // A tenth of them goes by while it settles.
-            cohort.window = (Nanos::from_secs_f64(0.1 * CALLS as f64 / calls_per_s), Nanos::MAX);
-            live_through(fleet, calls, level.seed, &mut cohort);
+            let settled = Nanos::from_secs_f64(0.1 * CALLS as f64 / calls_per_s);
+            Cohort::of(fleet, &calls, (settled, Nanos::MAX), level.seed)
         }
-    }
+    };
     let latency = &level.latency;
     Some(CheckedLevel {
         index: level.index,
         calls_per_s,
         requests: level.counts.cohort,
-        same_calls: replay.is_some(),
-        step_factor: replay.filter(|_| level.counts.cohort >= TELLING).and_then(|calls| step_factor(level, fleet, calls)),
+        same_calls: own.is_some(),
+        step_factor: own.filter(|_| level.counts.cohort >= TELLING).and_then(|calls| step_factor(level, fleet, calls)),
         tpot_mean: Pair::of(latency.tpot.raw.mean, cohort.tpot_mean()),
         ttft_p95: Pair::of(latency.ttft.adjusted.p95, p95(&mut cohort.ttft_ms)),
         tpot_p95: Pair::of(latency.tpot.adjusted.p95, p95(&mut cohort.tpot_ms)),
@@ -128,10 +119,8 @@ fn of(level: &LevelRecord, fleet: &Fleet, lengths: &CallLengths, replay: Option<
 fn step_factor(level: &LevelRecord, fleet: &Fleet, calls: &[Arrival]) -> Option<f64> {
     let measured = level.latency.tpot.raw.mean.filter(|tpot_ms| *tpot_ms > 0.0)?;
     let mean = |factor: f64| {
-        let mut cohort = Cohort { window: level.window, ..Cohort::default() };
         let slower = Fleet { law: fleet.law.slower(factor), ..*fleet };
-        live_through(&slower, calls.iter().take(SPEED_CALLS).copied(), level.seed, &mut cohort);
-        cohort.tpot_mean()
+        Cohort::of(&slower, &calls[..calls.len().min(SPEED_CALLS)], level.window, level.seed).tpot_mean()
     };
     let (mut fast, mut slow) = (1.0 / SPEED_MOST, SPEED_MOST);
     for _ in 0..SPEED_HALVINGS {
@@ -141,10 +130,15 @@ fn step_factor(level: &LevelRecord, fleet: &Fleet, calls: &[Arrival]) -> Option<
     Some((fast * slow).sqrt())
 }
 
-fn live_through(fleet: &Fleet, calls: impl Iterator<Item = Arrival>, seed: u64, cohort: &mut Cohort) {
-    let mut last = Nanos::ZERO;
-    let calls: Vec<Arrival> = calls.inspect(|call| last = call.at).collect();
-    simulate(fleet, calls.into_iter(), FOLLOWED, last + FOLLOWED, rng::derive(seed, "fleet"), cohort);
+/// Calls at that rate, of such lengths.
+fn others_like_them(calls_per_s: f64, lengths: &CallLengths, seed: u64) -> Vec<Arrival> {
+    let drawn = rng::derive(seed, "lengths");
+    let schedule = ArrivalProcess::Poisson.schedule(calls_per_s, rng::derive(seed, "arrivals"));
+    let call = |(at, k)| {
+        let (prompt, tokens) = lengths.of_call(drawn, k);
+        Arrival { at, prompt, tokens }
+    };
+    schedule.zip(0..CALLS).map(call).collect()
 }
 
 fn p95(values: &mut [f64]) -> Option<f64> {
@@ -160,6 +154,14 @@ struct Cohort {
 }
 
 impl Cohort {
+    /// Of `calls`, gone through by `fleet`, those that came in `window`.
+    fn of(fleet: &Fleet, calls: &[Arrival], window: (Nanos, Nanos), seed: u64) -> Self {
+        let mut cohort = Self { window, ..Self::default() };
+        let until = calls.last().map_or(Nanos::ZERO, |last| last.at) + FOLLOWED;
+        simulate(fleet, calls.iter().copied(), FOLLOWED, until, rng::derive(seed, "fleet"), &mut cohort);
+        cohort
+    }
+
     fn tpot_mean(&self) -> Option<f64> {
         let count = self.tpot_ms.len();
         (count > 0).then(|| self.tpot_ms.iter().sum::<f64>() / count as f64)

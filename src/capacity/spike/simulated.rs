@@ -12,7 +12,7 @@ use crate::record::slo::Slo;
 use crate::rng;
 
 /// How long the calls of a course are followed after its end: one that takes longer failed.
-const FOLLOWED: Nanos = Nanos::from_secs(600);
+pub(super) const FOLLOWED: Nanos = Nanos::from_secs(600);
 
 /// What becomes of `course` with so many replicas, calls of such lengths, and this seed.
 #[must_use]
